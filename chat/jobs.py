@@ -1,0 +1,184 @@
+"""A job: one chat request on its way through the queue, and the record that is its truth."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Self
+
+from chat.errors import ChatError, error_from_wire
+from chat.types import JSON, Billed, ChatRequest, Lane
+
+__all__ = [
+    "TASK_NAME",
+    "Attempt",
+    "JobRecord",
+    "JobState",
+    "NewJob",
+    "Outcome",
+    "new_job_id",
+    "new_token",
+    "queue_name",
+    "rfc3339",
+]
+
+#: The one Celery task: it takes no argument, its task id is the job id.
+TASK_NAME = "chatd.run_job"
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_job_id() -> str:
+    """``job_`` and 26 characters that sort by time: 48 bits of milliseconds, 80 bits of chance."""
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    return "job_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def new_token() -> str:
+    """A fencing token: whoever holds the newest one owns the attempt."""
+    return os.urandom(12).hex()
+
+
+def queue_name(provider: str, lane: Lane) -> str:
+    """The Celery queue of a provider's lane: ``chat.<provider>`` or ``chat.<provider>.batch``."""
+    return f"chat.{provider}" if lane is Lane.INTERACTIVE else f"chat.{provider}.batch"
+
+
+def rfc3339(milliseconds: int) -> str:
+    """A stored Redis time (ms since the epoch) as ``2026-11-22T15:04:05.123Z``."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class JobState(StrEnum):
+    """Where a job stands. The last four never change."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"
+    CALLING = "calling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job is over."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What the front end hands to ``JobStore.admit``.
+
+    ``timeout_ms`` is the job's deadline counted from admission by Redis' clock. ``reply_to`` is
+    the channel of the process that waits, or ``None``. ``waits`` is true when a caller waits, so
+    that a provider without a live worker is refused (``NoWorker``) rather than queued.
+    """
+
+    id: str
+    request: ChatRequest
+    provider: str
+    upstream_model: str
+    lane: Lane
+    timeout_ms: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    reply_to: str | None = None
+    waits: bool = False
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One upstream call as the ledger has it; times in ms since the epoch by Redis' clock."""
+
+    number: int
+    worker: str
+    started_at: int
+    ended_at: int | None
+    outcome: str | None
+    upstream_status: int | None
+    billed: Billed | None
+
+    def to_wire(self) -> JSON:
+        """The attempt as the HTTP record shows it."""
+        return {
+            "number": self.number,
+            "worker": self.worker,
+            "started_at": rfc3339(self.started_at),
+            "ended_at": None if self.ended_at is None else rfc3339(self.ended_at),
+            "outcome": self.outcome,
+            "upstream_status": self.upstream_status,
+            "billed": None if self.billed is None else self.billed.value,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: an answer or an error, as JSON-ready dictionaries."""
+
+    job_id: str
+    state: JobState
+    response: JSON | None
+    error: JSON | None
+
+    @classmethod
+    def from_meta(cls, meta: JSON) -> Self:
+        """Read the Celery result that ``finish`` wrote (``celery-task-meta-<id>``)."""
+        result = meta["result"]
+        return cls(
+            job_id=meta["task_id"],
+            state=JobState(result["state"]),
+            response=result["response"],
+            error=result["error"],
+        )
+
+    def raise_error(self) -> None:
+        """Raise the job's own error, rebuilt by code, if it ended in one."""
+        if self.error is not None:
+            error: ChatError = error_from_wire({**self.error, "job_id": self.job_id})
+            raise error
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """Everything a person may ask about a job."""
+
+    id: str
+    state: JobState
+    lane: Lane
+    model: str
+    provider: str
+    upstream_model: str
+    created_at: int
+    deadline_at: int
+    attempts: tuple[Attempt, ...]
+    response: JSON | None
+    error: JSON | None
+    waiting: JSON | None
+    metadata: dict[str, str]
+
+    def to_wire(self) -> JSON:
+        """The record as the HTTP API shows it; times are RFC 3339."""
+        return {
+            "id": self.id,
+            "state": self.state.value,
+            "lane": self.lane.value,
+            "model": self.model,
+            "provider": self.provider,
+            "upstream_model": self.upstream_model,
+            "created_at": rfc3339(self.created_at),
+            "deadline_at": rfc3339(self.deadline_at),
+            "attempts": [attempt.to_wire() for attempt in self.attempts],
+            "response": self.response,
+            "error": self.error,
+            "waiting": self.waiting,
+            "metadata": self.metadata,
+        }

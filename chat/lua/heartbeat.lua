@@ -1,0 +1,17 @@
+-- A worker process says that it lives, renews the leases of its calls and learns which of them to stop.
+-- ARGV: 1 worker, 2 provider, then "<job> <token>" for each call
+-- Returns the "<job> <token> <reason>" to stop
+local now = int(now_ms())
+redis.call('ZADD', 'workers:' .. ARGV[2], now, ARGV[1])
+local stop = {}
+for i = 3, #ARGV do
+  local id, token = string.match(ARGV[i], '^(%S+) (%S+)$')
+  local job = redis.call('HMGET', 'job:' .. id, 'state', 'token', 'cancel')
+  if job[1] == 'calling' and job[2] == token then
+    redis.call('ZADD', 'leases:' .. ARGV[2], now, ARGV[i])
+    if job[3] then stop[#stop + 1] = ARGV[i] .. ' cancelled' end
+  elseif job[1] and TERMINAL[job[1]] then
+    stop[#stop + 1] = ARGV[i] .. ' ' .. job[1]
+  end
+end
+return stop

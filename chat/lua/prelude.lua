@@ -1,0 +1,121 @@
+-- Shared by every script: it is put before each of them when they are loaded.
+--
+-- Keys (one Redis database, no cluster):
+--   job:<id>                 hash   the record
+--   queued:<queue>           zset   job -> sequence number of its newest wake-up
+--   seq:<queue>, mark:<queue>       last number given out, highest number started
+--   envelope:<queue>         string Celery message with @JOB@ and @TAG@ to fill in
+--   leases:<provider>        zset   "<job> <token>" -> Redis time (ms) of the last renewal; one permit each
+--   workers:<provider>       zset   worker name -> Redis time (ms) it was last seen
+--   deadlines                zset   live job -> deadline (ms)
+--   terminal                 zset   "<job> <state>" -> when its record goes (ms)
+--   idem:<hash>              string "<job> <body hash>"
+--   acct                     hash   accepted, one count per state, retired, and the bytes of live requests
+--   audit                    stream the recent past
+--   celery-task-meta-<id>    string the answer, as Celery's result backend has it
+
+local TERMINAL = {succeeded = true, failed = true, cancelled = true, expired = true}
+local REPLY_LIMIT = 65536  -- a larger answer is fetched by its reader: a slow subscriber must not fill Redis' buffers
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function int(n)
+  return string.format('%.0f', n)
+end
+
+local function audit(id, event, detail)
+  redis.call('XADD', 'audit', 'MAXLEN', '~', 20000, '*', 'job', id, 'event', event, 'detail', detail or '')
+end
+
+-- Change the state, and the counters with it: accepted = sum of the states + retired at every moment.
+local function move(id, from, to, detail)
+  redis.call('HSET', 'job:' .. id, 'state', to)
+  if from then redis.call('HINCRBY', 'acct', from, -1) end
+  redis.call('HINCRBY', 'acct', to, 1)
+  audit(id, to, detail)
+end
+
+-- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
+local function push(id, queue)
+  local seq = redis.call('INCR', 'seq:' .. queue)
+  redis.call('ZADD', 'queued:' .. queue, seq, id)
+  redis.call('HSET', 'job:' .. id, 'seq', seq)
+  local envelope = redis.call('GET', 'envelope:' .. queue)
+  if envelope then
+    local message = string.gsub(string.gsub(envelope, '@JOB@', id), '@TAG@', id .. '.' .. seq)
+    redis.call('LPUSH', queue, message)
+  end
+end
+
+-- Days since 1970 to a date: the civil calendar in integers, for the one place where Celery wants text.
+local function iso(ms)
+  local days = math.floor(ms / 86400000)
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local rest = ms - days * 86400000
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00', year, month, doy - math.floor((153 * mp + 2) / 5) + 1,
+    math.floor(rest / 3600000), math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000 * 1000)
+end
+
+-- End a job: the answer becomes Celery's result, whoever waits is told, the record stays until its retention ends.
+-- response and error are JSON text; exactly one of them is nil.
+local function end_job(id, from, to, response, error, token, now, detail)
+  local key = 'job:' .. id
+  local job = redis.call('HMGET', key, 'queue', 'bytes', 'watch', 'ttl')
+  move(id, from, to, detail)
+  redis.call('ZREM', 'queued:' .. job[1], id)
+  redis.call('ZREM', 'deadlines', id)
+  redis.call('HINCRBY', 'acct', 'bytes', -tonumber(job[2]))
+  redis.call('HDEL', key, 'request', 'watch', 'waiting')
+  redis.call('HSET', key, 'ended', int(now), 'end_token', token, 'bytes', 0)
+  local ttl = tonumber(job[4])
+  redis.call('EXPIRE', key, ttl * 2)
+  redis.call('ZADD', 'terminal', int(now + ttl * 1000), id .. ' ' .. to)
+  local meta = '{"status":"SUCCESS","result":{"state":"' .. to .. '","response":' .. (response or 'null') .. ',"error":' .. (error or 'null')
+    .. '},"traceback":null,"children":[],"date_done":"' .. iso(now) .. '","task_id":"' .. id .. '"}'
+  redis.call('SET', 'celery-task-meta-' .. id, meta, 'EX', ttl * 2)
+  redis.call('PUBLISH', 'celery-task-meta-' .. id, meta)
+  local reply = #meta <= REPLY_LIMIT and meta or '{"task_id":"' .. id .. '"}'
+  for channel in string.gmatch(job[3] or '', '%S+') do redis.call('PUBLISH', channel, reply) end
+  return meta
+end
+
+local function error_json(id, code, message)
+  local job = redis.call('HMGET', 'job:' .. id, 'provider', 'upstream_model')
+  return cjson.encode({code = code, message = message, job_id = id, provider = job[1], upstream_model = job[2]})
+end
+
+local function open_attempt(id, number, worker, token, now)
+  redis.call('HSET', 'job:' .. id, 'attempts', number, 'a:' .. number,
+    cjson.encode({number = number, worker = worker, token = token, started_at = now}))
+end
+
+-- Close one attempt in the ledger, found by its token.
+local function close_attempt(id, token, outcome, status, billed, now)
+  local key = 'job:' .. id
+  for number = tonumber(redis.call('HGET', key, 'attempts') or '0'), 1, -1 do
+    local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. number))
+    if attempt.token == token then
+      attempt.ended_at = now
+      if attempt.outcome ~= 'superseded' then attempt.outcome = outcome end
+      attempt.upstream_status = tonumber(status)
+      attempt.billed = billed
+      redis.call('HSET', key, 'a:' .. number, cjson.encode(attempt))
+      return
+    end
+  end
+end
+
+-- Tell the worker that holds a call to close it; its heartbeat asks as well, should this be lost.
+local function tell_worker(worker, id, token)
+  redis.call('PUBLISH', 'chatd:stop:' .. worker, id .. ' ' .. token)
+end

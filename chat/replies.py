@@ -1,0 +1,173 @@
+"""Waiting for the end of jobs: one reply channel and one listener thread per process.
+
+Pub/sub loses messages when a connection breaks, and the result key is the copy: every time the
+listener (re)subscribes it reads all pending keys, and every two seconds those that have waited for
+two seconds. Threading primitives only, so that gevent may turn them into greenlets.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Self
+
+from redis.exceptions import RedisError
+
+from chat.errors import QueueUnavailable
+from chat.jobs import Outcome
+
+if TYPE_CHECKING:
+    import redis
+    from redis.client import PubSub
+
+    from chat.store import JobStore
+
+__all__ = ["Replies", "Waiter"]
+
+_log = logging.getLogger(__name__)
+
+#: Seconds after which a waiter's key is read although nobody announced it.
+_SWEEP_S = 2.0
+_RECONNECT_S = 0.2
+
+
+class Waiter:
+    """One caller's wait for one job. Leaving the ``with`` block forgets it."""
+
+    def __init__(self, replies: Replies, job_id: str) -> None:
+        self._replies = replies
+        self._event = threading.Event()
+        self.job_id = job_id
+        self.since = time.monotonic()
+        self.outcome: Outcome | None = None
+
+    def wait(self, timeout_s: float) -> Outcome | None:
+        """The job's end, or ``None`` after ``timeout_s`` seconds or a ``wake``."""
+        self._event.wait(max(0.0, timeout_s))
+        return self.outcome
+
+    def deliver(self, outcome: Outcome) -> None:
+        """Hand over the job's end."""
+        self.outcome = outcome
+        self._event.set()
+
+    def wake(self) -> None:
+        """Make ``wait`` return without an outcome: the caller has gone."""
+        self._event.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._replies.forget(self)
+
+
+class Replies:
+    """The waiters of this process. Made before a fork or after, it listens in the process that waits."""
+
+    def __init__(self, client: redis.Redis, store: JobStore) -> None:
+        self._redis = client
+        self._store = store
+        self._lock = threading.Lock()
+        self._pid: int | None = None
+        self._waiting: dict[str, set[Waiter]] = {}
+        self._channel = ""
+
+    @property
+    def channel(self) -> str:
+        """This process's reply channel; asking for it starts the listener."""
+        self._ensure_listener()
+        return self._channel
+
+    def expect(self, job_id: str) -> Waiter:
+        """Begin to wait for a job; call it before the job is admitted."""
+        self._ensure_listener()
+        waiter = Waiter(self, job_id)
+        with self._lock:
+            self._waiting.setdefault(job_id, set()).add(waiter)
+        return waiter
+
+    def rename(self, waiter: Waiter, job_id: str) -> None:
+        """Wait for another job instead: admission joined an earlier one."""
+        self.forget(waiter)
+        waiter.job_id = job_id
+        with self._lock:
+            self._waiting.setdefault(job_id, set()).add(waiter)
+
+    def forget(self, waiter: Waiter) -> None:
+        """Stop waiting."""
+        with self._lock:
+            waiters = self._waiting.get(waiter.job_id)
+            if waiters is not None:
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._waiting[waiter.job_id]
+
+    def _ensure_listener(self) -> None:
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._pid = os.getpid()
+            self._channel = f"chatd:reply:{uuid.uuid4().hex}"
+            self._waiting = {}
+            ready = threading.Event()
+            threading.Thread(
+                target=self._listen, args=(ready,), name="replies", daemon=True
+            ).start()
+        # A job admitted before the subscription would only be found by the sweep.
+        ready.wait(1.0)
+
+    def _listen(self, ready: threading.Event) -> None:
+        while True:
+            pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
+            try:
+                pubsub.subscribe(self._channel)
+                self._drain(pubsub, ready)
+            except (RedisError, QueueUnavailable, OSError) as error:
+                _log.warning("reply channel lost, subscribing again: %s", error)
+                time.sleep(_RECONNECT_S)
+            finally:
+                pubsub.close()
+
+    def _drain(self, pubsub: PubSub, ready: threading.Event) -> None:
+        swept = time.monotonic()
+        while True:
+            message = pubsub.get_message(timeout=_SWEEP_S)
+            if message is not None and message["type"] == "subscribe":
+                ready.set()
+                self._read_keys(0.0)
+            elif message is not None and message["type"] == "message":
+                self._arrived(json.loads(message["data"]))
+            if time.monotonic() - swept >= _SWEEP_S:
+                swept = time.monotonic()
+                self._read_keys(_SWEEP_S)
+
+    def _arrived(self, meta: dict[str, object]) -> None:
+        if "result" in meta:
+            self._deliver(Outcome.from_meta(meta))
+            return
+        # Too large for pub/sub: the message only names the job.
+        for outcome in self._store.outcomes([str(meta["task_id"])]).values():
+            self._deliver(outcome)
+
+    def _read_keys(self, older_than_s: float) -> None:
+        limit = time.monotonic() - older_than_s
+        with self._lock:
+            pending = [
+                job_id
+                for job_id, waiters in self._waiting.items()
+                if any(waiter.since <= limit for waiter in waiters)
+            ]
+        for begin in range(0, len(pending), 500):
+            for outcome in self._store.outcomes(pending[begin : begin + 500]).values():
+                self._deliver(outcome)
+
+    def _deliver(self, outcome: Outcome) -> None:
+        with self._lock:
+            waiters = list(self._waiting.get(outcome.job_id, ()))
+        for waiter in waiters:
+            waiter.deliver(outcome)

@@ -1,0 +1,16 @@
+"""A real Redis for each test, and chatd's processes on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.servers import RedisProcess
+
+
+@pytest.fixture
+def redis_server(tmp_path):
+    """A server of its own, empty, with an append-only file."""
+    server = RedisProcess(tmp_path / "redis").start()
+    yield server
+    server.resume()
+    server.stop()

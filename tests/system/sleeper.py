@@ -1,0 +1,63 @@
+"""A Celery worker whose task counts its starts and sleeps: for the tests of the transport alone.
+
+Arguments: Redis URL, threads, seconds a task takes, queues.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import redis
+from celery import signals
+
+from workers.app import make_celery
+from workers.transport import GATE, HELD
+
+url, threads, seconds, *queues = sys.argv[1:]
+app = make_celery(url)
+counters = redis.Redis.from_url(url, protocol=2)
+
+
+@app.task(name="chatd.run_job", bind=True, ignore_result=True)
+def run_job(self):
+    counters.incr("started")
+    counters.rpush("order", self.request.id)
+    time.sleep(float(seconds))
+    counters.incr("ended")
+
+
+@signals.worker_ready.connect(weak=False)
+def ready(sender, **_):
+    GATE.hub = sender.hub
+    counters.set("ready", 1)
+
+
+def follow_gate():
+    """Shut and open queues as the test says."""
+    pubsub = redis.Redis.from_url(url, protocol=2, decode_responses=True).pubsub()
+    pubsub.subscribe("gate")
+    for message in pubsub.listen():
+        if message["type"] == "message":
+            GATE.set(message["data"].split())
+            counters.incr("gate-set")
+
+
+import threading  # noqa: E402
+
+threading.Thread(target=follow_gate, daemon=True).start()
+worker = app.Worker(
+    hostname="sleeper@test",
+    pool="threads",
+    concurrency=int(threads),
+    queues=queues,
+    without_gossip=True,
+    without_mingle=True,
+    without_heartbeat=True,
+    quiet=True,
+    loglevel="INFO",
+    redirect_stdouts=False,
+)
+worker.start()
+print(f"held at the end: {len(HELD)}", flush=True)
+sys.exit(worker.exitcode or 0)
