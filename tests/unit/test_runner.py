@@ -1,0 +1,237 @@
+"""A worker thread's way through one job, on a fake server and a provider that does as told."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import fakeredis
+import pytest
+import redis
+
+from chat.config import ChatdConfig
+from chat.errors import JobCancelled, UpstreamAuth, UpstreamTimeout
+from chat.registry import Registry
+from chat.store import JobStore
+from chat.types import Billed, ChatResponse, FinishReason
+from tests.store_suite import a_job, balance
+from workers.calls import Calls
+from workers.orphans import Orphans
+from workers.runner import Runner
+
+
+class Scripted:
+    """A provider that does what ``act`` says."""
+
+    name = "ollama"
+
+    def __init__(self):
+        self.requests = []
+        self.act = lambda **_: ChatResponse("Paris", FinishReason.STOP, output_tokens=1)
+
+    def chat(self, request, *, deadline, cancelled):
+        self.requests.append(request)
+        return self.act(deadline=deadline, cancelled=cancelled)
+
+
+class FlakyRedis(fakeredis.FakeRedis):
+    """Fails the next ``failures`` commands, after doing them when ``after`` is set."""
+
+    failures = 0
+    after = False
+
+    def execute_command(self, *args, **options):
+        if self.failures and args[0] == "EVALSHA":
+            self.failures -= 1
+            if self.after:
+                super().execute_command(*args, **options)
+            message = "gone"
+            raise redis.ConnectionError(message)
+        return super().execute_command(*args, **options)
+
+
+class Bench:
+    """A runner with everything around it."""
+
+    def __init__(self, folder):
+        self.client = FlakyRedis(decode_responses=True)
+        self.store = JobStore(self.client, ChatdConfig())
+        self.provider = Scripted()
+        self.stopping = threading.Event()
+        self.orphans = Orphans(folder)
+        self.calls = Calls(self.store, "ollama-1@here", "ollama")
+        self.runner = Runner(
+            store=self.store,
+            registry=Registry({"ollama": self.provider}, {}),
+            calls=self.calls,
+            orphans=self.orphans,
+            provider="ollama",
+            worker="ollama-1@here",
+            permits=4,
+            timeout_s=180.0,
+            stopping=self.stopping,
+        )
+        # One script of each kind is loaded now, so that failures hit EVALSHA and nothing else.
+        self.run_one()
+
+    def run_one(self, **changes):
+        job = a_job(**changes)
+        self.store.admit(job)
+        self.runner.run(job.id)
+        return self.store.record(job.id)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    balance(bench.client)
+
+
+def test_an_answer_becomes_the_record(bench):
+    """With what the registry and the grant know filled in."""
+    record = bench.run_one()
+
+    assert record.state == "succeeded"
+    assert record.response["content"] == "Paris"
+    assert record.response["provider"] == "ollama"
+    assert record.response["upstream_model"] == "qwen3:8b"
+    assert record.response["attempt_count"] == 1
+    assert record.response["queue_ms"] >= 0
+
+
+def test_an_error_becomes_the_record(bench):
+    """Code, status and bill go to the ledger."""
+
+    def refuse(**_):
+        message = "the key was refused"
+        raise UpstreamAuth(message, upstream_status=401)
+
+    bench.provider.act = refuse
+    record = bench.run_one()
+
+    assert (record.state, record.error["code"], record.error["upstream_status"]) == (
+        "failed",
+        "upstream_auth",
+        401,
+    )
+    assert record.error["provider"] == "ollama"
+    assert (record.attempts[0].outcome, record.attempts[0].billed) == ("upstream_auth", "no")
+
+
+def test_a_bug_in_a_provider_ends_the_job_too(bench, caplog):
+    """The caller sees no internals; the log has the traceback."""
+
+    def fail(**_):
+        message = "secret detail"
+        raise ZeroDivisionError(message)
+
+    bench.provider.act = fail
+    record = bench.run_one()
+
+    assert record.error["code"] == "internal_error"
+    assert "secret detail" not in json.dumps(record.error)
+    assert "ZeroDivisionError" in caplog.text
+    assert record.attempts[0].billed == "maybe"
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "code"),
+    [
+        pytest.param(60_000, "deadline_exceeded", id="the-jobs-own"),
+        pytest.param(600_000, "upstream_timeout", id="the-calls-limit"),
+    ],
+)
+def test_whose_deadline_it_was(bench, timeout_ms, code):
+    """The nearer one names the error."""
+    limits = []
+
+    def time_out(deadline, **_):
+        limits.append(deadline.remaining())
+        message = "too slow"
+        raise UpstreamTimeout(message)
+
+    bench.provider.act = time_out
+    record = bench.run_one(timeout_ms=timeout_ms)
+
+    assert record.error["code"] == code
+    assert record.attempts[0].billed == "maybe"
+    assert limits[0] <= min(timeout_ms / 1000, 180)
+
+
+def test_a_cancelled_call_is_a_cancelled_job(bench):
+    """The order reaches the provider's switch, and its end the record."""
+
+    def wait(cancelled, **_):
+        job_id, token = next(iter(bench.calls._calls))
+        bench.store.cancel(job_id)
+        for order in bench.store.heartbeat("ollama-1@here", "ollama", [(job_id, token)]):
+            bench.calls.stop(*order)
+        assert cancelled.is_set()
+        message = "cancelled"
+        raise JobCancelled(message, billed=Billed.MAYBE)
+
+    bench.provider.act = wait
+    record = bench.run_one()
+
+    assert (record.state, record.attempts[0].billed) == ("cancelled", "maybe")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_lost_reply_of_start_or_finish_costs_nothing(bench, after):
+    """One call, one attempt, whether Redis did it before the connection broke or not."""
+    before = len(bench.provider.requests)
+    job = a_job()
+    bench.store.admit(job)
+    bench.client.failures, bench.client.after = 1, after
+    answer = bench.provider.act
+
+    def answer_and_break(**kwargs):
+        bench.client.failures = 1
+        return answer(**kwargs)
+
+    bench.provider.act = answer_and_break
+    bench.runner.run(job.id)
+
+    record = bench.store.record(job.id)
+    assert (record.state, len(record.attempts)) == ("succeeded", 1)
+    assert len(bench.provider.requests) == before + 1
+
+
+def test_a_stopping_worker_gives_the_wake_up_back(bench):
+    """It calls nobody, and the job stays queued."""
+    job = a_job()
+    bench.store.admit(job)
+    bench.stopping.set()
+
+    assert bench.runner.run(job.id) is False
+    assert bench.store.record(job.id).state == "queued"
+
+
+def test_nothing_to_do_is_done(bench):
+    """A second wake-up of a finished job is dropped."""
+    record = bench.run_one()
+    count = len(bench.provider.requests)
+
+    assert bench.runner.run(record.id) is True
+    assert len(bench.provider.requests) == count
+
+
+def test_an_answer_redis_does_not_take_is_kept_on_disk(bench, monkeypatch):
+    """And handed in at the next start, where it ends the job."""
+    monkeypatch.setattr("workers.runner._FINISH_GRACE_S", -1000.0)
+    answer = bench.provider.act
+
+    def answer_and_break(**kwargs):
+        bench.client.failures = 1
+        return answer(**kwargs)
+
+    bench.provider.act = answer_and_break
+    record = bench.run_one()
+    still = record.state
+    other_provider = bench.orphans.hand_in(bench.store, "kimi")
+    taken = bench.orphans.hand_in(bench.store, "ollama")
+
+    assert (still, other_provider, taken) == ("calling", 0, 1)
+    assert bench.store.record(record.id).response["content"] == "Paris"
+    assert bench.orphans.hand_in(bench.store, "ollama") == 0

@@ -1,0 +1,75 @@
+"""``python -m workers worker PROVIDER`` and ``python -m workers keeper``: the processes themselves."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+
+from chat.config import load_config
+from chat.errors import ConfigError, QueueUnavailable
+from chat.logs import configure
+from chat.registry import log_registration, registered
+from chat.store import JobStore, connect, redis_url
+from workers.app import make_celery, register_envelopes
+from workers.keeper import Keeper
+from workers.worker import run_worker
+
+_log = logging.getLogger("workers")
+
+
+def _worker(provider: str, instance: int | None) -> int:
+    config = load_config()
+    configure(f"worker {provider}", config.log_level)
+    if provider not in config.providers:
+        raise ConfigError(f'provider "{provider}" does not exist; choose one of '
+                          f"{', '.join(sorted(config.providers))}")
+    names = registered(config, os.environ)
+    if provider not in names.names:
+        raise ConfigError(f"provider {provider} is not registered: {names.missing[provider]}")
+    return run_worker(config, provider, redis_url(config), instance)
+
+
+def _keeper() -> int:
+    config = load_config()
+    configure("keeper", config.log_level)
+    names = registered(config, os.environ)
+    log_registration(names, _log)
+    url = redis_url(config)
+    store = JobStore(connect(url), config)
+    store.await_redis()
+    app = make_celery(url)
+    # Every provider: one that has lost its key may still have jobs in its queue.
+    for provider in config.providers:
+        register_envelopes(app, store, provider)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _log.info("keeper of %s", ", ".join(config.providers))
+    Keeper(store, config.providers).run(stop)
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Run one process until it is told to stop; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="chatd")
+    commands = parser.add_subparsers(dest="command", required=True)
+    worker = commands.add_parser("worker")
+    worker.add_argument("provider")
+    worker.add_argument("--instance", type=int)
+    commands.add_parser("keeper")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == "worker":
+            return _worker(arguments.provider, arguments.instance)
+        return _keeper()
+    except (ConfigError, QueueUnavailable) as error:
+        print(f"chatd {arguments.command}: {error}", file=sys.stderr)  # noqa: T201 - a command's error
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

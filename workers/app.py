@@ -1,0 +1,97 @@
+"""The Celery application of one worker process, and the envelopes that wake it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import kombu
+from celery import Celery
+from kombu.utils.json import dumps
+
+from chat.jobs import TASK_NAME, queue_name
+from chat.types import Lane
+from workers.transport import Connection, GatedCycle
+
+if TYPE_CHECKING:
+    from chat.store import JobStore
+
+__all__ = ["envelope", "make_celery", "register_envelopes"]
+
+
+def make_celery(redis_url: str) -> Celery:
+    """A Celery application on ``redis_url`` with chatd's transport and the settings it needs."""
+    # kombu and Celery spell a Redis behind a unix socket their own way.
+    url = redis_url.replace("unix://", "redis+socket://", 1)
+    app = Celery("chatd", broker=url, backend=url, set_as_current=False)
+    app.conf.update(
+        broker_transport="workers.transport:Transport",
+        broker_transport_options={
+            # One list per queue: with the default four, BRPOP and LLEN would touch four keys.
+            "priority_steps": [0],
+            # Interactive before batch, in the order the worker is given the queues.
+            "queue_order_strategy": GatedCycle,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # A worker holds what its threads are working on, and nothing ahead of that.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        # After a reconnect Celery lowers the window by the running tasks; our count has them already.
+        worker_enable_prefetch_count_reduction=False,
+        # `finish` writes the result, in Celery's format and in the same script as the state.
+        task_ignore_result=True,
+        result_backend_thread_safe=True,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        # Limits and due times are the budgets' business; Celery's would hold messages in memory.
+        worker_disable_rate_limits=True,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        task_send_sent_event=False,
+        worker_hijack_root_logger=False,
+        enable_utc=True,
+    )
+    app.amqp.Connection = Connection
+    return app
+
+
+def envelope(app: Celery, queue: str) -> str:
+    """The message that wakes a worker on ``queue``, with ``@JOB@`` and ``@TAG@`` to fill in.
+
+    Celery publishes once to a channel in memory that keeps what Redis' channel would have pushed,
+    so the message is by construction what the installed Celery sends. The task has no arguments
+    (its id is the job id), since the body is base64 of a constant that a script could not fill in.
+    """
+    messages: list[object] = []
+    options = {"priority_steps": [0]}
+    with kombu.Connection("memory://", transport_options=options) as connection:
+        channel = connection.channel()
+        channel._put = lambda _queue, message, **_: messages.append(message)
+        channel._next_delivery_tag = lambda: "@TAG@"
+        app.send_task(
+            TASK_NAME,
+            task_id="@JOB@",
+            queue=queue,
+            ignore_result=True,
+            argsrepr="-",
+            kwargsrepr="-",
+            origin="chatd",
+            producer=app.amqp.Producer(channel, auto_declare=False),
+        )
+    text: str = dumps(messages[0])
+    return text
+
+
+def register_envelopes(app: Celery, store: JobStore, provider: str) -> None:
+    """Store the envelopes of a provider's queues where ``admit`` finds them.
+
+    Whoever consumes or keeps the queue does this when it starts, so that messages always fit the
+    Celery that reads them.
+    """
+    for lane in Lane:
+        queue = queue_name(provider, lane)
+        store.register_envelope(queue, envelope(app, queue))

@@ -1,0 +1,115 @@
+"""The upstream calls this process has in flight: their leases are renewed and their ends ordered here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from chat.errors import QueueUnavailable
+from chat.types import Cancelled
+
+if TYPE_CHECKING:
+    from chat.store import Grant, JobStore
+
+__all__ = ["HEARTBEAT_S", "Calls"]
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two heartbeats. The keeper gives a lease up after six that did not come.
+HEARTBEAT_S = 5.0
+#: Seconds past a call's deadline for which its lease is still renewed, whatever its thread does.
+_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    cancelled: Cancelled
+    renew_until: float
+
+
+class Calls:
+    """Renews the leases of this worker's calls and stops those that are no longer wanted.
+
+    Two daemon threads: one sends a heartbeat for all calls at once and learns from its answer what
+    to stop, the other hears of it at once on the channel ``chatd:stop:<worker>``. The channel may
+    lose a message; the heartbeat is the net.
+    """
+
+    def __init__(self, store: JobStore, worker: str, provider: str) -> None:
+        self._store = store
+        self._worker = worker
+        self._provider = provider
+        self._lock = threading.Lock()
+        self._calls: dict[tuple[str, str], _Call] = {}
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Send the first heartbeat and go on in the background. Raises ``QueueUnavailable``."""
+        self._store.heartbeat(self._worker, self._provider, [])
+        for target in (self._beat, self._listen):
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+
+    def close(self) -> None:
+        """End both threads."""
+        self._closed.set()
+
+    @contextmanager
+    def open(self, grant: Grant, remaining_s: float) -> Iterator[Cancelled]:
+        """Hold the lease of one call; the switch that is handed out is set when it must stop."""
+        cancelled = Cancelled()
+        key = (grant.job_id, grant.token)
+        with self._lock:
+            self._calls[key] = _Call(cancelled, time.monotonic() + remaining_s + _GRACE_S)
+        try:
+            yield cancelled
+        finally:
+            with self._lock:
+                del self._calls[key]
+
+    def stop(self, job_id: str, token: str, reason: str) -> None:
+        """Stop one call if this process has it."""
+        with self._lock:
+            call = self._calls.get((job_id, token))
+        if call is not None:
+            call.cancelled.set(reason)
+
+    def _beat(self) -> None:
+        reachable = True
+        while not self._closed.wait(HEARTBEAT_S if reachable else 1.0):
+            now = time.monotonic()
+            with self._lock:
+                calls = [key for key, call in self._calls.items() if now < call.renew_until]
+            try:
+                for order in self._store.heartbeat(self._worker, self._provider, calls):
+                    self.stop(*order)
+            except QueueUnavailable as error:
+                if reachable:
+                    _log.warning("heartbeat failed, trying again each second: %s", error)
+                reachable = False
+            else:
+                if not reachable:
+                    _log.info("heartbeat is back")
+                reachable = True
+
+    def _listen(self) -> None:
+        while not self._closed.is_set():
+            pubsub = self._store.redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                pubsub.subscribe(f"chatd:stop:{self._worker}")
+                while not self._closed.is_set():
+                    message = pubsub.get_message(timeout=2.0)
+                    if message is not None:
+                        job_id, token = message["data"].split(" ")
+                        self.stop(job_id, token, "cancelled")
+            except (RedisError, OSError):
+                # The heartbeat reports the outage and stands in until this is back.
+                self._closed.wait(1.0)
+            finally:
+                pubsub.close()

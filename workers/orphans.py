@@ -1,0 +1,98 @@
+"""Answers that could not be handed to Redis in time, kept on disk until it takes them.
+
+An answer has been paid for. When Redis stays away longer than a job's deadline and a minute, the
+worker writes it to ``data_dir/orphans`` and hands it in at its next start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chat.jobs import JobState
+from chat.store import Grant
+from chat.types import JSON, Billed, ChatRequest
+
+if TYPE_CHECKING:
+    from chat.store import JobStore
+
+__all__ = ["Ending", "Orphans"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one call ended: everything ``JobStore.finish`` needs, and nothing of the request."""
+
+    job_id: str
+    token: str
+    attempt: int
+    record: str
+    provider: str
+    worker: str
+    state: str
+    payload: JSON
+    outcome: str
+    upstream_status: int | None
+    billed: str
+
+    def hand_in(self, store: JobStore) -> tuple[str, str]:
+        """Finish the job. Raises ``QueueUnavailable``."""
+        # Of the grant only these four fields travel to Redis again.
+        grant = Grant(
+            job_id=self.job_id,
+            token=self.token,
+            attempt=self.attempt,
+            request=ChatRequest("", ()),
+            model="",
+            upstream_model="",
+            remaining_ms=0,
+            queue_ms=0,
+            record=self.record,
+        )
+        return store.finish(
+            grant,
+            provider=self.provider,
+            worker=self.worker,
+            state=JobState(self.state),
+            payload=self.payload,
+            outcome=self.outcome,
+            upstream_status=self.upstream_status,
+            billed=Billed(self.billed),
+        )
+
+
+class Orphans:
+    """The folder of endings that wait for Redis; one file each, written whole or not at all."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir / "orphans"
+
+    def keep(self, ending: Ending) -> Path:
+        """Write an ending to disk and return its file. Raises ``OSError``."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._folder / f"{ending.job_id}.{ending.token}.json"
+        draft = path.with_suffix(".draft")
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(asdict(ending), file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        return path
+
+    def hand_in(self, store: JobStore, provider: str) -> int:
+        """Finish the jobs of a provider whose answers lie here; returns how many were taken."""
+        taken = 0
+        for path in sorted(self._folder.glob("*.json")):
+            ending = Ending(**json.loads(path.read_text("utf-8")))
+            if ending.provider == provider:
+                done, state = ending.hand_in(store)
+                _log.info("orphan of job %s handed in: %s, %s", ending.job_id, done, state)
+                path.unlink()
+                taken += 1
+        return taken

@@ -1,0 +1,187 @@
+"""kombu's Redis transport with credit kept in this process, and a gate per queue.
+
+Stock kombu moves every message it receives into an ``unacked`` table and takes it out again when
+the task ends: six more commands a task, and a table that has to be swept after a crash. In chatd
+the job record is the truth and a message only a wake-up, so nothing here survives the process:
+
+* ``LocalCredit`` counts the messages this worker holds. With ``worker_prefetch_multiplier = 1`` and
+  late acknowledgement a worker holds exactly as many as it has threads, none ahead of them.
+* ``Gate`` closes single queues of a running worker by leaving them out of the BRPOP key list.
+* ``Channel`` puts back what was received but never started, and settles the BRPOP in flight when a
+  consumer is cancelled: kombu would read that reply only after the running tasks have ended.
+
+Everything here runs in the hub's thread, except ``Gate.set``. The classes lean on names of kombu
+5.7 that are not public; the system tests run them against a real server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from queue import Empty
+from typing import Any, ClassVar
+
+import kombu
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.json import dumps
+from kombu.utils.scheduling import priority_cycle
+
+__all__ = ["GATE", "HELD", "Channel", "Connection", "Gate", "GatedCycle", "LocalCredit", "Transport"]
+
+#: Delivery tag -> message this worker has received and not yet acknowledged. One per process and
+#: not per channel, so that a reconnect does not hand out a second window.
+HELD: dict[str, Any] = {}
+
+#: Seconds after which the gate tries again to interrupt a BRPOP that was sent but has not blocked.
+_UNBLOCK_AGAIN_S = 0.005
+
+
+class Gate:
+    """Which queues this worker does not consume for now.
+
+    A BRPOP in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK. At
+    most one message slips through a closing gate, in about a millisecond; ``start`` decides on it
+    like on any other.
+    """
+
+    def __init__(self) -> None:
+        self.shut: frozenset[str] = frozenset()
+        self.hub: Any = None
+        self.channels: set[Channel] = set()
+
+    def set(self, queues: Iterable[str]) -> None:
+        """Shut exactly these queues, open all others. Callable from any thread."""
+        self.shut = frozenset(queues)
+        if self.hub is not None:
+            # call_soon also wakes a hub that has no BRPOP out because every queue was shut.
+            self.hub.call_soon(self._apply)
+
+    def _apply(self) -> None:
+        for channel in list(self.channels):
+            channel.follow_gate()
+
+
+GATE = Gate()
+
+
+class GatedCycle(priority_cycle):  # type: ignore[misc]  # kombu has no types
+    """Queues in the order given, without those the gate has shut. No queue left: no BRPOP is sent."""
+
+    in_flight: ClassVar[list[str]] = []
+
+    def wanted(self) -> list[str]:
+        """The queues the next BRPOP should name."""
+        return [queue for queue in self.items if queue not in GATE.shut]
+
+    def consume(self, _count: int) -> list[str]:
+        """What kombu asks for when it builds the BRPOP; it changes the list it gets."""
+        self.in_flight = self.wanted()
+        return list(self.in_flight)
+
+
+class LocalCredit(virtual.QoS):  # type: ignore[misc]  # kombu has no types
+    """A prefetch window that lives in this process and nowhere else."""
+
+    # The base class would put ``_delivered`` back at exit; it stays empty here.
+    restore_at_shutdown = False
+
+    def can_consume(self) -> bool:
+        """Whether a thread is free for one more message."""
+        return not self.prefetch_count or len(HELD) < self.prefetch_count
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Take a message into the window."""
+        HELD[delivery_tag] = message
+
+    def get(self, delivery_tag: str) -> Any:
+        """A message of the window."""
+        return HELD[delivery_tag]
+
+    def ack(self, delivery_tag: str) -> None:
+        """The message is done with: its thread is free."""
+        HELD.pop(delivery_tag, None)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Give a message up, or back to its queue."""
+        message = HELD.pop(delivery_tag, None)
+        if requeue and message is not None:
+            self.channel._restore(message)
+
+    def restore_visible(self, *_: object, **__: object) -> None:
+        """Nothing to sweep: the hub calls this every ten seconds for the unacked table."""
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
+    """The consuming side: credit, gate, and nothing left in a socket."""
+
+    QoS = LocalCredit
+    _brpop_socket: Any = None
+    _brpop_client_id: Any = None
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - kombu's signature
+        """Put a message back where the next BRPOP finds it: it was next, and it still is."""
+        priority = self._get_message_priority(message._raw)
+        key = self._q_for_pri(message.delivery_info["routing_key"], priority)
+        with self.conn_or_acquire() as client:
+            client.rpush(key, dumps(message._raw))
+
+    _restore_at_beginning = _restore
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        connection = self.client.connection
+        if connection._sock is None:
+            connection.connect()
+        if connection._sock is not self._brpop_socket:
+            # Once per (re)connection: the gate has to know whom to unblock.
+            connection.send_command("CLIENT", "ID")
+            self._brpop_client_id = connection.read_response()
+            self._brpop_socket = connection._sock
+            GATE.channels.add(self)
+        super()._brpop_start(timeout)
+
+    def follow_gate(self) -> None:
+        """Interrupt the BRPOP in flight if it names other queues than the gate now wants."""
+        cycle = self._queue_cycle
+        if not self._in_poll or cycle.in_flight == cycle.wanted():
+            return
+        if not self._unblock():
+            GATE.hub.call_later(_UNBLOCK_AGAIN_S, self.follow_gate)
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Stop consuming and settle the BRPOP in flight now.
+
+        Its reply is nothing, or a message without a consumer, which kombu rejects and ``_restore``
+        puts back. Left to kombu, it would lie in the socket until the last running task has ended.
+        """
+        super().basic_cancel(consumer_tag)
+        if self._in_poll and not self.active_queues:
+            try:
+                self._unblock()
+                self._brpop_read()
+            except (Empty, *self.connection_errors):
+                # Empty is the usual answer; without a connection nothing can have been received.
+                self._in_poll = None
+
+    def _unblock(self) -> bool:
+        with self.conn_or_acquire() as client:
+            return bool(client.client_unblock(self._brpop_client_id))
+
+    def close(self) -> None:
+        """Close the channel; the gate forgets it."""
+        GATE.channels.discard(self)
+        super().close()
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no types
+    """What ``broker_transport`` names."""
+
+    Channel = Channel
+
+
+class Connection(kombu.Connection):  # type: ignore[misc]  # kombu has no types
+    """Reconnects at once: kombu waits 2, 4, 6 … 30 s between its tries, and has no setting for it."""
+
+    def _ensure_connection(self, *args: object, **kwargs: object) -> object:
+        return super()._ensure_connection(
+            *args, **{**kwargs, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2}
+        )

@@ -1,0 +1,142 @@
+"""One worker process: a Celery worker on one provider's two queues."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from celery import Celery, signals
+from celery.exceptions import Reject
+
+from chat.builder import build_registry
+from chat.errors import ConfigError
+from chat.jobs import TASK_NAME, queue_name
+from chat.store import JobStore, connect
+from chat.types import Lane
+from workers.app import make_celery, register_envelopes
+from workers.calls import Calls
+from workers.orphans import Orphans
+from workers.runner import Runner
+from workers.transport import GATE, HELD
+
+if TYPE_CHECKING:
+    from chat.config import ChatdConfig
+
+__all__ = ["claim_name", "define_task", "run_worker"]
+
+_log = logging.getLogger(__name__)
+
+
+def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str, TextIO]:
+    """A worker name that no other process of this host has: ``<provider>-<n>@<host>``.
+
+    The name is held by a lock on a file, which the kernel drops when the process dies. So whoever
+    gets a name may give up at once the calls that an earlier life of that name left behind. Without
+    ``instance`` the first free number is taken. Keep the file open as long as the name is needed.
+    """
+    folder = data_dir / "workers"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for number in [instance] if instance is not None else range(1, 1000):
+        file = (folder / f"{provider}-{number}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        return f"{provider}-{number}@{socket.gethostname()}", file
+    raise ConfigError(
+        f"worker {provider}-{instance} is running already on this host; "
+        "leave --instance out to get a free number"
+    )
+
+
+def define_task(app: Celery, runner: Runner) -> Any:  # noqa: ANN401 - Celery has no types
+    """The one task: its id is the job id, it has no arguments and returns nothing."""
+
+    @app.task(name=TASK_NAME, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
+    def run_job(self: Any) -> None:  # noqa: ANN401 - Celery has no types
+        if not runner.run(self.request.id):
+            raise Reject("the worker is stopping", requeue=True)
+
+    return run_job
+
+
+def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int | None) -> int:
+    """Work on one provider's queues until SIGTERM or SIGINT; returns the exit code.
+
+    On the first signal the worker takes nothing more, finishes its calls and leaves.
+    """
+    settings = config.providers[provider]
+    worker, lock = claim_name(config.data_dir, provider, instance)
+    store = JobStore(connect(redis_url), config)
+    registry = build_registry(config, os.environ, only=[provider])
+    stopping = threading.Event()
+    calls = Calls(store, worker, provider)
+    orphans = Orphans(config.data_dir)
+    runner = Runner(
+        store=store,
+        registry=registry,
+        calls=calls,
+        orphans=orphans,
+        provider=provider,
+        worker=worker,
+        permits=settings.concurrency,
+        timeout_s=config.timeout_s,
+        stopping=stopping,
+    )
+    app = make_celery(redis_url)
+    define_task(app, runner)
+    store.await_redis()
+    register_envelopes(app, store, provider)
+    for reclaimed in store.reclaim_worker(provider, worker):
+        _log.warning("job %s: lost by an earlier life of %s: %s", reclaimed.job_id, worker,
+                     reclaimed.became)
+    orphans.hand_in(store, provider)
+    calls.start()
+    _follow_signals(stopping)
+    queues = [queue_name(provider, lane) for lane in Lane]
+    celery_worker = app.Worker(
+        hostname=worker,
+        pool="threads",
+        concurrency=settings.concurrency,
+        queues=queues,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel=config.log_level.upper(),
+        redirect_stdouts=False,
+    )
+    _log.info("worker %s: %d permits, queues %s", worker, settings.concurrency, ", ".join(queues))
+    celery_worker.start()
+    calls.close()
+    if HELD:
+        _log.error("%d wake-ups were still held at the end; the keeper sends them again", len(HELD))
+    lock.close()
+    return int(celery_worker.exitcode or 0)
+
+
+def _follow_signals(stopping: threading.Event) -> None:
+    """Let the gate find the hub, and make SIGTERM take effect at once.
+
+    Celery notices the signal when the hub's poll returns, up to a second later, and would take and
+    run new messages until then. The signal arrives in the hub's own thread, where ``call_soon``
+    does not wake anybody: another thread has to call it.
+    """
+
+    @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+    def ready(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery has no types
+        GATE.hub = sender.hub
+
+    @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def shutting_down(**_: object) -> None:
+        stopping.set()
+        if GATE.hub is not None:
+            threading.Thread(target=lambda: GATE.hub.call_soon(lambda: None)).start()
