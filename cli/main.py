@@ -1,0 +1,129 @@
+"""The ``chatd`` command."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import click
+import requests
+
+from chat.config import ChatdConfig, load_config
+from chat.errors import ConfigError, QueueUnavailable
+from chat.store import JobStore, connect, redis_url
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Says what is wrong with the configuration in one line instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, QueueUnavailable) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Configuration file (default: $LAKEHOUSE_CONFIG, ./lakehouse.toml, "
+    "/etc/lakehouse/lakehouse.toml).",
+)
+@click.version_option(package_name="chatd")
+def main(config_file: Path | None) -> None:
+    """A queue-backed gateway to local and cloud language models."""
+    if config_file is not None:
+        # Whatever this command starts reads the same file.
+        os.environ["LAKEHOUSE_CONFIG"] = str(config_file.resolve())
+
+
+@main.command()
+def up() -> None:
+    """Run everything on this machine: Redis if none is configured, keeper, workers, front end."""
+    from cli.up import up as run_up
+
+    raise SystemExit(run_up(load_config(), lambda line: click.echo(line, err=True)))
+
+
+def _become(module: str, *arguments: str) -> None:
+    """Turn this process into a part of chatd, which lies outside the command's own code."""
+    sys.argv = [f"chatd {module}", *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@main.command()
+def api() -> None:
+    """Run the HTTP front end."""
+    _become("api")
+
+
+@main.command()
+@click.argument("provider")
+@click.option("--instance", type=click.IntRange(min=1), help="Number in the worker's name.")
+def worker(provider: str, instance: int | None) -> None:
+    """Run a worker for PROVIDER: ollama, ollama_cloud, openrouter, opencode or kimi."""
+    number = [] if instance is None else ["--instance", str(instance)]
+    _become("workers", "worker", provider, *number)
+
+
+@main.command()
+def keeper() -> None:
+    """Run the keeper: lost wake-ups, dead workers, deadlines, retention."""
+    _become("workers", "keeper")
+
+
+@main.command()
+def providers() -> None:
+    """Say which providers are registered, and why the others are not."""
+    from cli.check import provider_rows
+
+    for row in provider_rows(load_config(), os.environ):
+        click.echo(row)
+
+
+@main.command()
+def check() -> None:
+    """Check configuration, keys and Redis; exit 1 if something is wrong."""
+    from cli.check import check as run_check
+
+    config = load_config()
+    report = run_check(config, os.environ, lambda: _ping(config))
+    for line in report.lines:
+        click.echo(line)
+    raise SystemExit(0 if report.ok else 1)
+
+
+def _ping(config: ChatdConfig) -> None:
+    JobStore(connect(redis_url(config), timeout_s=2, retries=0), config).await_redis(timeout_s=0)
+
+
+@main.command()
+@click.argument("question")
+@click.option("-m", "--model", required=True, help="Model name or tier.")
+@click.option("--url", help="Base URL of chatd (default: where the configuration binds it).")
+def ask(question: str, model: str, url: str | None) -> None:
+    """Send QUESTION as one chat and print the answer."""
+    base = (url or f"http://{load_config().bind}").rstrip("/")
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    try:
+        reply = requests.post(f"{base}/v1/chat", json=body, timeout=None)  # noqa: S113 - chatd ends it
+        answer = reply.json()
+    except requests.RequestException as error:
+        raise click.ClickException(
+            f"{base} does not answer ({type(error).__name__}); is `chatd up` running?"
+        ) from error
+    if "error" in answer:
+        raise click.ClickException(f"{answer['error']['code']}: {answer['error']['message']}")
+    click.echo(answer["content"])
+    click.echo(
+        f"[{answer['provider']} {answer['upstream_model']}, {answer['input_tokens']} + "
+        f"{answer['output_tokens']} tokens, queue {answer['queue_ms']} ms, upstream "
+        f"{answer['latency_ms']} ms]",
+        err=True,
+    )

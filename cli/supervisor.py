@@ -1,0 +1,129 @@
+"""Running chatd's processes on one machine: start in order, restart what dies, stop in order."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Process", "Supervisor"]
+
+#: Seconds before a process that died is started again; doubled each time, up to the limit.
+_RESTART_S = 0.5
+_RESTART_LIMIT_S = 15.0
+#: A process that lived this long has recovered: its next restart is quick again.
+_HEALTHY_S = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Process:
+    """One child: its name, its command, and what is known of its present life."""
+
+    name: str
+    command: Sequence[str]
+    child: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    pause_s: float = field(default=_RESTART_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs now."""
+        return self.child is not None and self.child.poll() is None
+
+
+class Supervisor:
+    """Children in the order they were added. They stop in the opposite order, each within the
+    grace period: the front end first, so that the calls it waits for can still be answered."""
+
+    def __init__(self, *, grace_s: float, environ: dict[str, str], say: Callable[[str], None]):
+        self._grace_s = grace_s
+        self._environ = environ
+        self._say = say
+        self._processes: list[Process] = []
+        self.stopping = threading.Event()
+        self._signals = 0
+
+    def follow_signals(self) -> None:
+        """The first SIGINT or SIGTERM drains, the second kills."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signalled)
+
+    def add(self, name: str, command: Sequence[str]) -> None:
+        """Start one more child."""
+        process = Process(name, command)
+        self._processes.append(process)
+        self._start(process)
+
+    def watch(self, until: Callable[[], bool]) -> bool:
+        """Restart what dies until ``until()`` or a signal; true when it was ``until``."""
+        while not self.stopping.is_set():
+            for process in self._processes:
+                self._revive(process)
+            if until():
+                return True
+            self.stopping.wait(0.2)
+        return False
+
+    def stop(self) -> None:
+        """SIGTERM each child and wait for it, the last one first; SIGKILL after the grace period."""
+        self.stopping.set()
+        until = time.monotonic() + self._grace_s
+        for process in reversed(self._processes):
+            if not process.alive or process.child is None:
+                continue
+            self._say(f"stopping {process.name} (pid {process.child.pid})")
+            process.child.terminate()
+            while process.alive and time.monotonic() < until and self._signals < 2:
+                try:
+                    process.child.wait(0.1)
+                except subprocess.TimeoutExpired:
+                    continue
+            if process.alive:
+                self._say(f"killing {process.name} (pid {process.child.pid})")
+                # The whole group: a front end has processes of its own.
+                os.killpg(process.child.pid, signal.SIGKILL)
+                process.child.wait()
+
+    def _start(self, process: Process) -> None:
+        process.child = subprocess.Popen(
+            process.command,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            # A group of its own: Ctrl-C in the terminal reaches the supervisor alone.
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        process.started_at = time.monotonic()
+        self._say(f"{process.name}: pid {process.child.pid}")
+
+    def _revive(self, process: Process) -> None:
+        now = time.monotonic()
+        if process.alive:
+            if now - process.started_at > _HEALTHY_S:
+                process.pause_s = _RESTART_S
+            return
+        if process.child is not None:
+            self._say(f"{process.name} ended with {process.child.returncode}, "
+                      f"starting it again in {process.pause_s:.1f} s")
+            process.child = None
+            process.restart_at = now + process.pause_s
+            process.pause_s = min(_RESTART_LIMIT_S, process.pause_s * 2)
+        if now >= process.restart_at:
+            self._start(process)
+
+    def _signalled(self, *_: object) -> None:
+        self._signals += 1
+        self.stopping.set()
+
+
+def _die_with_parent() -> None:
+    """Should the supervisor be killed, the kernel tells its children to end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
