@@ -1,0 +1,198 @@
+"""A scripted model server for load and fault runs: Ollama's and OpenAI's wire on one loopback port.
+
+It answers each call with the caller's own question, so that an answer can be matched to its
+request, and counts every call by question, so that a call beyond one per job cannot hide. One
+asyncio loop holds thousands of calls at once; run it in a thread (``Upstream``) or as a process
+(``python -m bench.upstream PORT [DELAY_S]``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Upstream"]
+
+_REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+
+
+@dataclass
+class Upstream:
+    """What the server does (``delay_s``, ``hold``, ``reply``) and what it has seen.
+
+    ``calls`` counts by question. ``answered`` counts whole answers sent, ``dropped`` the calls
+    whose client went away first; ``dropped_at`` has the moment (monotonic seconds) by question.
+    """
+
+    delay_s: float = 0.0
+    half_body: bool = False
+    tls: ssl.SSLContext | None = None
+    reply: Callable[[str, dict[str, Any]], tuple[int, Any] | None] = lambda _path, _body: None
+    calls: Counter[str] = field(default_factory=Counter)
+    dropped_at: dict[str, float] = field(default_factory=dict)
+    answered: int = 0
+    dropped: int = 0
+    in_flight: int = 0
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self._gate = threading.Event()
+        self._gate.set()
+        self._opened: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Event | None = None
+
+    # -- control, from any thread
+
+    def start(self, port: int = 0) -> Upstream:
+        """Serve in a thread of its own."""
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self.serve(port, ready)), name="upstream", daemon=True
+        )
+        self._thread.start()
+        ready.wait(10)
+        return self
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+
+    def hold(self) -> None:
+        """Answer nothing from now on."""
+        self._gate.clear()
+        self._call(lambda: self._opened and self._opened.clear())
+
+    def release(self) -> None:
+        """Answer everything that is held, and all that follows."""
+        self._gate.set()
+        self._call(lambda: self._opened and self._opened.set())
+
+    def stop(self) -> None:
+        """Close the port and every connection."""
+        self._call(lambda: self._stopped and self._stopped.set())
+        self._thread.join(10)
+
+    def _call(self, act: Callable[[], object]) -> None:
+        if self._loop is not None and self._loop.is_running():
+            self._loop.call_soon_threadsafe(act)
+
+    # -- the server
+
+    async def serve(self, port: int, ready: threading.Event | None = None) -> None:
+        """Serve until ``stop``."""
+        self._loop = asyncio.get_running_loop()
+        self._opened, self._stopped = asyncio.Event(), asyncio.Event()
+        if self._gate.is_set():
+            self._opened.set()
+        server = await asyncio.start_server(
+            self._connection, "127.0.0.1", port, ssl=self.tls, backlog=4096, limit=64 << 20
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        if ready is not None:
+            ready.set()
+        async with server:
+            await self._stopped.wait()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                line, *lines = head.decode("latin-1").split("\r\n")
+                method, path, _ = line.split(" ")
+                headers = dict(h.lower().split(": ", 1) for h in lines if ": " in h)
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                if method == "GET":
+                    self._send(writer, *self._list(path))
+                else:
+                    await self._chat(path, json.loads(body), reader, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            pass  # The client has closed its connection, as clients do.
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
+
+    async def _chat(
+        self,
+        path: str,
+        body: dict[str, Any],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        question = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+        self.calls[question] += 1
+        self.in_flight += 1
+        if self.half_body:
+            writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"model": "m", ')
+        try:
+            if self.delay_s or not self._gate.is_set():
+                await self._wait_or_gone(question, reader)
+        finally:
+            self.in_flight -= 1
+        status, answer = self.reply(path, body) or (200, _answer(path, body["model"], question))
+        self._send(writer, status, answer)
+        self.answered += 1
+
+    async def _wait_or_gone(self, question: str, reader: asyncio.StreamReader) -> None:
+        """Wait as told, unless the client closes the connection first."""
+        assert self._opened is not None
+        opened = self._opened
+
+        async def wait() -> None:
+            await opened.wait()
+            await asyncio.sleep(self.delay_s)
+
+        waiting = asyncio.ensure_future(wait())
+        gone = asyncio.ensure_future(reader.read(1))
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            waiting.cancel()
+            self.dropped += 1
+            self.dropped_at[question] = time.monotonic()
+            message = "the client has gone"
+            raise ConnectionResetError(message)
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+
+    def _list(self, path: str) -> tuple[int, object]:
+        if path == "/stats":
+            return 200, {"calls": self.calls.total(), "questions": len(self.calls),
+                         "repeated": sum(n - 1 for n in self.calls.values()),
+                         "answered": self.answered, "dropped": self.dropped}
+        return 200, {"models": [{"name": "echo:latest", "model": "echo:latest"}]}
+
+    def _send(self, writer: asyncio.StreamWriter, status: int, answer: object) -> None:
+        body = json.dumps(answer).encode()
+        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def _answer(path: str, model: str, question: str) -> dict[str, Any]:
+    content = f"echo: {question}"
+    counts = {"prompt_eval_count": 7, "eval_count": 3, "done": True, "done_reason": "stop"}
+    if path.endswith("/api/generate"):
+        return {"model": model, "response": content, **counts}
+    if path.endswith("/api/chat"):
+        return {"model": model, "message": {"role": "assistant", "content": content}, **counts}
+    choice = {"index": 0, "message": {"role": "assistant", "content": content},
+              "finish_reason": "stop"}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return {"id": "gen-1", "object": "chat.completion", "model": model, "choices": [choice],
+            "usage": usage}
+
+
+if __name__ == "__main__":
+    asyncio.run(Upstream(delay_s=float((sys.argv[2:] or ["0"])[0])).serve(int(sys.argv[1])))
