@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import click
-import requests
 
 from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
-from chat.store import JobStore, connect, redis_url
+
+# Redis and HTTP are imported where they are used: a process that becomes the front end has to
+# replace blocking sockets before anything holds on to them.
 
 __all__ = ["main"]
 
@@ -100,6 +101,8 @@ def check() -> None:
 
 
 def _ping(config: ChatdConfig) -> None:
+    from chat.store import JobStore, connect, redis_url
+
     JobStore(connect(redis_url(config), timeout_s=2, retries=0), config).await_redis(timeout_s=0)
 
 
@@ -109,6 +112,8 @@ def _ping(config: ChatdConfig) -> None:
 @click.option("--url", help="Base URL of chatd (default: where the configuration binds it).")
 def ask(question: str, model: str, url: str | None) -> None:
     """Send QUESTION as one chat and print the answer."""
+    import requests
+
     base = (url or f"http://{load_config().bind}").rstrip("/")
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
     try:

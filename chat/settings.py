@@ -1,0 +1,146 @@
+"""What chatd is told, as frozen values with their defaults. ``chat.config`` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from chat.addresses import host_and_port, is_loopback
+from chat.errors import ConfigError
+from chat.types import Lane
+
+__all__ = ["ChatdConfig", "GatewayConfig", "LimitConfig", "ProviderConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitConfig:
+    """What a provider allows for the model ids that the glob ``match`` fits."""
+
+    match: str
+    requests_per_minute: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderConfig:
+    """One ``[chatd.providers.<name>]``.
+
+    ``enabled`` is None unless the file says true or false. ``concurrency`` counts calls at the same
+    time over all workers. Only OpenCode has a ``go_base_url``; only Ollama Cloud uses ``api``,
+    which is ``auto``, ``generate`` or ``chat``. Local Ollama needs no key, so its ``key_*`` are
+    empty.
+    """
+
+    name: str
+    base_url: str
+    concurrency: int
+    enabled: bool | None = None
+    go_base_url: str | None = None
+    key_env: str = ""
+    key_name: str = ""
+    key_file: str = ""
+    api: str = "auto"
+    limits: tuple[LimitConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """``[gateway]``: the lakehouse gateway's own address, and where it finds chatd."""
+
+    bind: str = "127.0.0.1:3110"
+    chatd_url: str = "http://127.0.0.1:3220"
+
+
+def _default_providers() -> dict[str, ProviderConfig]:
+    def keyed(
+        name: str, base_url: str, concurrency: int, key: str, go_base_url: str | None = None
+    ) -> ProviderConfig:
+        return ProviderConfig(
+            name=name,
+            base_url=base_url,
+            concurrency=concurrency,
+            go_base_url=go_base_url,
+            key_env=key,
+            key_name=key,
+            key_file=f"/etc/lakehouse/{name}.env",
+        )
+
+    zen = "https://opencode.ai/zen"
+    providers = (
+        ProviderConfig(name="ollama", base_url="http://localhost:11434", concurrency=4),
+        keyed("ollama_cloud", "https://ollama.com", 3, "OLLAMA_CLOUD_KEY"),
+        keyed("openrouter", "https://openrouter.ai/api/v1", 16, "OPENROUTER_API_KEY"),
+        keyed("opencode", f"{zen}/v1", 8, "OPENCODE_API_KEY", go_base_url=f"{zen}/go/v1"),
+        keyed("kimi", "https://api.kimi.com/coding/v1", 8, "KIMI_API_KEY"),
+    )
+    return {provider.name: provider for provider in providers}
+
+
+def _default_on_lost_call() -> dict[str, str]:
+    return {Lane.INTERACTIVE.value: "fail", Lane.BATCH.value: "retry"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatdConfig:
+    """Everything chatd is told. Times are seconds, sizes bytes; ``ChatdConfig()`` is the defaults.
+
+    ``timeout_s`` bounds one upstream call and is the default deadline of an interactive job,
+    ``job_timeout_s`` that of a batch job, ``max_timeout_s`` the most a request may ask for.
+    ``retention_s`` is how long an ended job can be read, ``sync_retention_s`` the same for an
+    answer a caller waited for. ``on_lost_call`` says per lane whether a job whose worker vanished
+    in mid-call is tried again (``retry``) or ends (``fail``). ``redis_url`` is empty when chatd
+    brings its own Redis. ``providers`` always has all five. ``source`` is the file, None for the
+    defaults.
+
+    Raises ``ConfigError`` for a ``bind`` that other machines can reach, however it is built.
+    """
+
+    bind: str = "127.0.0.1:3220"
+    ollama_url: str = "http://localhost:11434"
+    timeout_s: float = 180.0
+    job_timeout_s: float = 86400.0
+    max_timeout_s: float = 86400.0
+    redis_url: str = field(default="", repr=False)  # It may hold a password.
+    data_dir: Path = Path("var")
+    max_queued: int = 100_000
+    max_queued_bytes: int = 256 * 2**20
+    body_limit: int = 10 * 2**20
+    worker_grace_s: float = 30.0
+    retention_s: int = 86400
+    sync_retention_s: int = 900
+    max_lost_calls: int = 5
+    on_lost_call: Mapping[str, str] = field(default_factory=_default_on_lost_call)
+    allow_local_cloud: bool = False
+    api_processes: int = 1
+    log_level: str = "info"
+    providers: Mapping[str, ProviderConfig] = field(default_factory=_default_providers)
+    models: Mapping[str, str] = field(default_factory=dict)
+    weak_models: tuple[str, ...] = ()
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        # Local Ollama's address has one place, ollama_url; its ProviderConfig only repeats it.
+        ollama = replace(self.providers["ollama"], base_url=self.ollama_url)
+        object.__setattr__(self, "providers", {**self.providers, "ollama": ollama})
+        host, _ = host_and_port(self.bind)
+        if not is_loopback(host):
+            where = self.source or "configuration"
+            raise ConfigError(
+                f'{where}: [chatd] bind = "{self.bind}" can be reached from other machines, and'
+                " chatd does not check API keys, so that anybody there could spend yours; write"
+                ' bind = "127.0.0.1:3220" and put a reverse proxy that authenticates its callers'
+                " on the same host"
+            )
+
+    @property
+    def host(self) -> str:
+        """The address that the front end listens on, an IPv6 one without its brackets."""
+        return host_and_port(self.bind)[0]
+
+    @property
+    def port(self) -> int:
+        """The port that the front end listens on."""
+        return host_and_port(self.bind)[1]
