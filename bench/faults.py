@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from bench.upstream import Upstream
 from chat.jobs import NewJob, new_job_id
 from chat.types import ChatRequest, Lane, Message, Role
 from tests.stack import Stack
+from tests.upstream import CERTIFICATE
 from tests.waiting import eventually
 
 _broken: list[str] = []
@@ -301,14 +303,13 @@ def healthy_backlog(seconds: float) -> None:
 
 def close_times(_: float) -> None:
     """How soon the upstream sees its connection closed after a cancel, and after a deadline."""
-    from tests.upstream import server_context  # noqa: PLC0415 - only this scenario speaks TLS
-
-    certificate, context = server_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
     for tls in (None, context):
         for half_body in (False, True):
             upstream = Upstream(tls=tls, half_body=half_body).start()
             with tempfile.TemporaryDirectory() as folder:
-                environ = {"REQUESTS_CA_BUNDLE": str(certificate)} if tls else {}
+                environ = {"REQUESTS_CA_BUNDLE": str(CERTIFICATE)} if tls else {}
                 stack = Stack(Path(folder), {"ollama": upstream.url}, concurrency=20,
                               environ=environ).start()
                 try:

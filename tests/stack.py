@@ -21,7 +21,8 @@ __all__ = ["Stack"]
 class Stack:
     """Redis, keeper, workers and front end on one configuration.
 
-    ``providers`` maps a registered provider to its base URL; ``environ`` has the keys.
+    ``providers`` maps a registered provider to its base URL; ``environ`` has the keys. ``settings``
+    are further lines of [chatd], ``tail`` further tables.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Stack:
         concurrency: int = 8,
         environ: Mapping[str, str] | None = None,
         settings: str = "",
+        tail: str = "",
         redis: RedisProcess | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +56,7 @@ class Stack:
                 lines += [f'base_url = "{url}"', 'key_file = "/nonexistent"']
             if name == "opencode":
                 lines += [f'go_base_url = "{url}/go"']
+        lines.append(tail)
         self.config_file.write_text("\n".join(lines) + "\n", "utf-8")
         self.environ = {"LAKEHOUSE_CONFIG": str(self.config_file), **(environ or {})}
         self.config = load_config(self.config_file)
