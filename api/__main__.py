@@ -1,0 +1,30 @@
+"""``python -m api``: the front end under gunicorn, configured by ``$LAKEHOUSE_CONFIG``."""
+
+from __future__ import annotations
+
+import sys
+
+from gevent import monkey
+
+# Before anything imports sockets, locks or TLS: what is imported first keeps the blocking ones.
+monkey.patch_all()
+
+from api.server import FrontEndServer  # noqa: E402
+from chat.config import load_config  # noqa: E402
+from chat.errors import ConfigError  # noqa: E402
+from chat.logs import configure  # noqa: E402
+
+
+def main() -> int:
+    """Serve until a signal ends it. 2 when the configuration cannot be used."""
+    try:
+        config = load_config()
+    except ConfigError as error:
+        sys.stderr.write(f"chatd api: {error}\n")
+        return 2
+    configure("api", config.log_level)
+    FrontEndServer(config).run()
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,88 @@
+"""From a request to a job: body, headers and route become a ``NewJob``."""
+
+from __future__ import annotations
+
+import math
+from typing import IO
+
+from flask import Response, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.frontend import FrontEnd
+from api.headers import idempotency_key
+from api.output import json_response
+from api.schema import parse_chat
+from chat.errors import InvalidRequest
+from chat.jobs import NewJob, new_job_id
+from chat.types import Lane
+
+__all__ = ["accepted", "job_path", "read_job"]
+
+
+def read_job(front: FrontEnd, default_lane: Lane) -> NewJob:
+    """The job that the current request asks for, not admitted yet, with nobody waiting for it.
+
+    Raises ``InvalidRequest`` and ``ProviderNotRegistered``.
+    """
+    config = front.config
+    key = idempotency_key(request.headers)
+    call = parse_chat(_read_body(), max_timeout_s=config.max_timeout_s)
+    route = front.names.route(call.request.model)
+    lane = call.lane or default_lane
+    usual_s = config.timeout_s if lane is Lane.INTERACTIVE else config.job_timeout_s
+    return NewJob(
+        id=new_job_id(),
+        request=call.request,
+        provider=route.provider,
+        upstream_model=route.model,
+        lane=lane,
+        timeout_ms=math.ceil((call.timeout_s or usual_s) * 1000),
+        metadata=call.metadata,
+        # The same key on another path, or with another method, is another call.
+        idempotency_key=None if key is None else f"{request.method} {request.path} {key}",
+        body_hash=None if key is None else call.body_hash,
+    )
+
+
+def accepted(front: FrontEnd, job_id: str, applied: str | None = None) -> Response:
+    """202 with the record of a job that goes on by itself; ``applied`` is the preference kept."""
+    headers = {"Location": job_path(job_id)}
+    if applied is not None:
+        headers["Preference-Applied"] = applied
+    record = front.connections().store.record(job_id)
+    return json_response(record.to_wire(), 202, headers)
+
+
+def job_path(job_id: str) -> str:
+    """Where the record of a job can be read."""
+    return f"/v1/jobs/{job_id}"
+
+
+def _read_body() -> bytes:
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise InvalidRequest(
+            "a body with Content-Encoding is not accepted; send it uncompressed",
+            param="Content-Encoding",
+        )
+    try:
+        raw = request.get_data(cache=False)
+        # werkzeug cuts a chunked body at the limit without a word.
+        if request.content_length is None and len(raw) == request.max_content_length:
+            _check_ended(request.environ["wsgi.input"])
+    except ParseException as error:
+        # gunicorn reads the body when it is asked for, so that a broken one shows up here.
+        raise InvalidRequest(
+            f"the chunks of the body are malformed ({type(error).__name__}); send it whole"
+        ) from error
+    if request.content_length is not None and len(raw) < request.content_length:
+        raise InvalidRequest(
+            f"the body broke off after {len(raw)} of {request.content_length} bytes; send it whole"
+        )
+    return raw
+
+
+def _check_ended(stream: IO[bytes]) -> None:
+    if stream.read(1):
+        raise RequestEntityTooLarge

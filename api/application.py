@@ -1,0 +1,35 @@
+"""The Flask application: blueprints, limits, errors, and the request id on every response."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, g, request
+
+from api import chat, errors, health, jobs
+from api.frontend import EXTENSION, FrontEnd
+from api.headers import request_id
+
+__all__ = ["build"]
+
+
+def build(front: FrontEnd) -> Flask:
+    """The application that serves ``front``."""
+    app = Flask("api", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = front.config.body_limit
+    app.extensions[EXTENSION] = front
+    # A path is one path: nothing is answered by a redirect to a tidier spelling of it.
+    app.url_map.merge_slashes = False
+
+    @app.before_request
+    def begin() -> None:
+        g.started = front.clock()
+        g.request_id = request_id(request.headers)
+
+    @app.after_request
+    def identify(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        return response
+
+    errors.install(app)
+    for module in (chat, jobs, health):
+        app.register_blueprint(module.blueprint)
+    return app

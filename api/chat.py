@@ -1,0 +1,141 @@
+"""``POST /v1/chat``, a chat that waits for its answer, and ``GET /v1/chat/providers``."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+from flask import Blueprint, Response, g, request
+
+from api.admission import accepted, job_path, read_job
+from api.frontend import FrontEnd, front_end
+from api.hangup import Watch, client_socket
+from api.headers import Preference
+from api.output import json_response
+from api.waiting import await_outcome, watch_outcome
+from chat.errors import DeadlineExceeded, JobCancelled, ResultExpired
+from chat.jobs import NewJob, Outcome
+from chat.replies import Waiter
+from chat.types import JSON, Lane
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("chat", __name__)
+
+#: Seconds a caller waits beyond the deadline, so that the job's own end is what decides.
+_GRACE_S = 1.0
+
+
+@blueprint.post("/v1/chat")
+def chat() -> Response:
+    """Admit the job and wait for its end, as long as the caller prefers."""
+    front = front_end()
+    job = read_job(front, Lane.INTERACTIVE)
+    preference = Preference.from_headers(request.headers)
+    if preference.wait_s is None:
+        return _answer(front, _until_the_end(front, job))
+    return _for_a_while(front, job, preference.wait_s, preference.applied)
+
+
+@blueprint.get("/v1/chat/providers")
+def providers() -> Response:
+    """The registered providers, how much waits for each and how many calls are in flight."""
+    front = front_end()
+    store = front.connections().store
+    return json_response(
+        {
+            "default": front.names.default,
+            "providers": [
+                {
+                    "name": name,
+                    "lanes": store.lanes(name),
+                    "budgets": [
+                        {
+                            "match": "*",
+                            "concurrency": front.config.providers[name].concurrency,
+                            "in_use": store.in_flight(name),
+                        }
+                    ],
+                }
+                for name in front.names.names
+            ],
+        }
+    )
+
+
+def _for_a_while(front: FrontEnd, job: NewJob, seconds: float, applied: str | None) -> Response:
+    """Wait up to ``seconds``, then leave the job to itself. It is kept as long as any job."""
+    admitted = front.connections().store.admit(job)
+    outcome = admitted.outcome
+    if outcome is None and seconds > 0:
+        most = job.timeout_ms / 1000 + _GRACE_S
+        outcome = watch_outcome(front, admitted.job_id, min(seconds, most))
+    if outcome is None or seconds == 0:
+        return accepted(front, admitted.job_id, applied)
+    response = _answer(front, outcome)
+    if applied is not None:
+        response.headers["Preference-Applied"] = applied
+    return response
+
+
+def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome:
+    """Wait until the job is over; give up a second after its deadline.
+
+    Raises ``JobCancelled`` when the caller hung up, ``DeadlineExceeded`` when a call is still out.
+    """
+    connections = front.connections()
+    store, replies = connections.store, connections.replies
+    seconds = job.timeout_ms / 1000
+    with replies.expect(job.id) as waiter:
+        admitted = store.admit(replace(job, reply_to=replies.channel, waits=True))
+        if admitted.outcome is not None:
+            return admitted.outcome
+        if admitted.joined:
+            replies.rename(waiter, admitted.job_id)
+        # Whoever sent a key means to come back with it: hanging up then cancels nothing.
+        with _watched(front, waiter, cancels=job.idempotency_key is None) as watch:
+            outcome = await_outcome(front, waiter, seconds + _GRACE_S, watch)
+    if outcome is not None:
+        return outcome
+    if watch is not None and watch.gone:
+        store.cancel(admitted.job_id)
+        raise JobCancelled("the caller hung up before the answer", job_id=admitted.job_id)
+    outcome = store.expire(admitted.job_id)
+    if outcome is None:
+        raise DeadlineExceeded(
+            f"job {admitted.job_id} had no answer within timeout_s = {seconds:g} and its upstream "
+            f"call is still being closed; GET {job_path(admitted.job_id)} tells how it ended",
+            job_id=admitted.job_id,
+            provider=job.provider,
+        )
+    return outcome
+
+
+def _watched(
+    front: FrontEnd, waiter: Waiter, *, cancels: bool
+) -> AbstractContextManager[Watch | None]:
+    connection = client_socket(request.environ)
+    if connection is None or not cancels:
+        return nullcontext()
+    return front.connections().hangups.watch(connection, waiter.wake)
+
+
+def _answer(front: FrontEnd, outcome: Outcome) -> Response:
+    """200 with the answer; the job's own error is raised."""
+    outcome.raise_error()
+    if outcome.response is None:
+        raise ResultExpired(
+            f"job {outcome.job_id} is over, but its answer is no longer kept; ask again",
+            job_id=outcome.job_id,
+        )
+    answer: JSON = {"id": outcome.job_id, **outcome.response}
+    queue_ms, upstream_ms = answer["queue_ms"], answer["latency_ms"]
+    gateway_ms = max(0.0, (front.clock() - g.started) * 1000 - queue_ms - upstream_ms)
+    return json_response(
+        answer,
+        headers={
+            "Server-Timing": f"queue;dur={queue_ms}, upstream;dur={upstream_ms}, "
+            f"gateway;dur={gateway_ms:.1f}",
+            "X-Chatd-Job-Id": outcome.job_id,
+        },
+    )

@@ -1,0 +1,124 @@
+"""What a view works with: configuration, registered names, and the process's connections."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from flask import current_app
+
+from api.hangup import HangupMonitor
+from chat.errors import ConfigError, QueueUnavailable
+from chat.jobs import JobRecord, JobState, NewJob, Outcome
+from chat.registry import Names
+from chat.replies import Replies
+from chat.settings import ChatdConfig
+from chat.store import Admitted, JobStore, connect, redis_url
+from chat.types import JSON
+
+__all__ = ["EXTENSION", "Connections", "FrontEnd", "Store", "front_end"]
+
+#: Where the application keeps its ``FrontEnd``.
+EXTENSION = "chatd"
+
+
+class Store(Protocol):
+    """What the front end asks of the job store; ``chat.store.JobStore`` says more of each."""
+
+    def admit(self, job: NewJob) -> Admitted:
+        """Accept a job or refuse it with nothing queued."""
+
+    def record(self, job_id: str) -> JobRecord:
+        """The record of a job."""
+
+    def watch(self, job_id: str, channel: str) -> Outcome | None:
+        """The job's end if it is over; else the channel will be told."""
+
+    def unwatch(self, job_id: str, channel: str) -> None:
+        """Take one ``watch`` back."""
+
+    def cancel(self, job_id: str) -> JobState:
+        """Cancel a job; its state afterwards."""
+
+    def expire(self, job_id: str) -> Outcome | None:
+        """End a job past its deadline that is in no call."""
+
+    def ping(self) -> None:
+        """Raise ``QueueUnavailable`` when Redis does not answer."""
+
+    def workers(self, providers: Iterable[str]) -> dict[str, float | None]:
+        """Seconds since a worker of each provider was last seen."""
+
+    def lanes(self, provider: str) -> dict[str, JSON]:
+        """What waits in each lane of a provider."""
+
+    def in_flight(self, provider: str) -> int:
+        """Permits of a provider that are in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """What one process has for itself: Redis clients, the reply listener, the hang-up monitor."""
+
+    store: Store
+    replies: Replies
+    hangups: HangupMonitor
+
+
+class FrontEnd:
+    """Everything behind the views.
+
+    Connections are made on first use and once per process: a Redis connection that two processes
+    share after a fork would give each the other's answers. ``clock`` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        config: ChatdConfig,
+        names: Names,
+        *,
+        store: Store | None = None,
+        replies: Replies | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.names = names
+        self.clock = clock
+        self._store = store
+        self._replies = replies
+        self._lock = threading.Lock()
+        self._made: tuple[int, Connections] | None = None
+
+    def connections(self) -> Connections:
+        """The connections of this process, made when there are none.
+
+        Raises ``QueueUnavailable`` while the Redis that chatd brings has no address yet.
+        """
+        with self._lock:
+            pid = os.getpid()
+            if self._made is None or self._made[0] != pid:
+                self._made = (pid, self._connect())
+            return self._made[1]
+
+    def _connect(self) -> Connections:
+        if self._store is not None and self._replies is not None:
+            return Connections(self._store, self._replies, HangupMonitor())
+        try:
+            url = redis_url(self.config)
+        except ConfigError as error:
+            # `chatd up` may still be starting its Redis; the next request tries again.
+            raise QueueUnavailable(str(error)) from error
+        store = JobStore(connect(url), self.config)
+        # The listener's client is its own: a busy pool must not keep it from subscribing again.
+        return Connections(
+            self._store or store, self._replies or Replies(connect(url), store), HangupMonitor()
+        )
+
+
+def front_end() -> FrontEnd:
+    """The front end of the request that is being answered."""
+    return cast("FrontEnd", current_app.extensions[EXTENSION])

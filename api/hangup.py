@@ -1,0 +1,115 @@
+"""Callers who hang up: one thread per process looks at the sockets of those who wait.
+
+A caller who goes away while a job is queued or running would otherwise be answered, and paid for,
+in vain. The socket is peeked, so that a pipelined next request stays where it is. Closing only the
+sending half counts as gone: it cannot be told from a close, and HTTP clients do not do it.
+"""
+
+from __future__ import annotations
+
+import _socket  # gevent replaces socket.socket by one whose recv yields; this one stays plain.
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["HangupMonitor", "Watch", "client_socket", "is_closed"]
+
+_INTERVAL_S = 0.25
+#: A caller is gone when this many looks in a row found the connection closed.
+_LOOKS = 2
+
+
+def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:
+    """The caller's connection, if the server hands it over (gunicorn and werkzeug do)."""
+    found: socket.socket | None = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    return found
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed or reset ``connection``. Takes no byte and never waits."""
+    descriptor = connection.fileno()
+    if descriptor < 0:
+        return True
+    raw = _socket.socket(connection.family, connection.type, connection.proto, descriptor)
+    try:
+        return raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True
+    finally:
+        raw.detach()
+
+
+class Watch:
+    """One caller's connection while it waits; ``gone`` once it has hung up."""
+
+    def __init__(self, connection: socket.socket, wake: Callable[[], None]) -> None:
+        self.connection = connection
+        self.wake = wake
+        self.closed_looks = 0
+        self.gone = False
+
+
+def _start_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="hangups", daemon=True).start()
+
+
+class HangupMonitor:
+    """The connections of one process, looked at by one thread that ``spawn`` starts at the first.
+
+    Under gevent the thread is a greenlet. The lock is held while a socket is looked at, so that a
+    connection that is no longer watched is never touched: its descriptor may be another's by then.
+    """
+
+    def __init__(
+        self,
+        interval_s: float = _INTERVAL_S,
+        spawn: Callable[[Callable[[], None]], None] = _start_thread,
+    ) -> None:
+        self._interval_s = interval_s
+        self._spawn = spawn
+        self._watched: set[Watch] = set()
+        self._changed = threading.Condition()
+        self._started = False
+
+    @contextmanager
+    def watch(self, connection: socket.socket, wake: Callable[[], None]) -> Iterator[Watch]:
+        """Call ``wake`` once if ``connection`` is hung up within the ``with`` block."""
+        watch = Watch(connection, wake)
+        with self._changed:
+            self._watched.add(watch)
+            if not self._started:
+                self._started = True
+                self._spawn(self._run)
+            self._changed.notify()
+        try:
+            yield watch
+        finally:
+            with self._changed:
+                self._watched.discard(watch)
+
+    def sweep(self) -> None:
+        """Look at every connection once."""
+        with self._changed:
+            gone = [watch for watch in self._watched if self._look(watch)]
+            self._watched.difference_update(gone)
+        for watch in gone:
+            watch.gone = True
+            watch.wake()
+
+    @staticmethod
+    def _look(watch: Watch) -> bool:
+        watch.closed_looks = watch.closed_looks + 1 if is_closed(watch.connection) else 0
+        return watch.closed_looks >= _LOOKS
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._watched:
+                    self._changed.wait()
+            self.sweep()
+            time.sleep(self._interval_s)

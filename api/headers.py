@@ -1,0 +1,69 @@
+"""What callers say in headers: how long they wait, which call is which."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Self
+
+from werkzeug.datastructures import Headers
+from werkzeug.http import parse_list_header
+
+from chat.errors import InvalidRequest
+
+__all__ = ["Preference", "idempotency_key", "request_id"]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
+_DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """How long a caller wants to wait (RFC 7240, sections 4.1 and 4.3).
+
+    ``wait_s`` is ``None`` for a caller who waits until the job ends; 0 for an answer at once.
+    ``applied`` is what ``Preference-Applied`` says.
+    """
+
+    wait_s: int | None = None
+    applied: str | None = None
+
+    @classmethod
+    def from_headers(cls, headers: Headers) -> Self:
+        """Read every ``Prefer`` header; what is malformed or unknown is ignored, as the RFC asks.
+
+        ``respond-async`` together with ``wait=N`` means: wait N seconds, then answer 202.
+        """
+        found: dict[str, str] = {}
+        for preference in parse_list_header(", ".join(headers.getlist("Prefer"))):
+            name, _, value = preference.partition(";")[0].partition("=")
+            # "If any preference is specified more than once, only the first instance counts."
+            found.setdefault(name.strip().lower(), value.strip().strip('"'))
+        if _DELTA_SECONDS.fullmatch(found.get("wait", "")):
+            return cls(int(found["wait"]), f"wait={int(found['wait'])}")
+        if found.get("respond-async") == "":
+            return cls(0, "respond-async")
+        return cls()
+
+
+def idempotency_key(headers: Headers) -> str | None:
+    """The caller's ``Idempotency-Key``, if there is one. Raises ``InvalidRequest``."""
+    key = headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if _VISIBLE_ASCII.fullmatch(key) is None:
+        # The key itself stays out of the message: it may be a secret of the caller's.
+        raise InvalidRequest(
+            f"the Idempotency-Key of {len(key)} characters is not 1 to 255 visible ASCII "
+            "characters; send such a key, for example a UUID",
+            param="Idempotency-Key",
+        )
+    return key
+
+
+def request_id(headers: Headers) -> str:
+    """The caller's ``X-Request-Id`` if it can stand in a log line, else a new one."""
+    given = headers.get("X-Request-Id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"

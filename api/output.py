@@ -1,0 +1,29 @@
+"""JSON on its way out: compact, in UTF-8, with keys in the order they were put in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from flask import Response
+
+from chat.types import JSON
+
+__all__ = ["json_response"]
+
+
+def json_response(
+    payload: JSON, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A response with ``payload`` as its body."""
+    return Response(
+        _encode(payload), status=status, headers=headers, content_type="application/json"
+    )
+
+
+def _encode(payload: JSON) -> bytes:
+    try:
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # A model may answer with half of a surrogate pair, which only an escape can carry.
+        return json.dumps(payload, separators=(",", ":")).encode()

@@ -1,0 +1,75 @@
+"""gunicorn around the application, as ``chatd api`` and ``python -m api`` start it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from api import create_app
+from chat.settings import ChatdConfig
+
+__all__ = ["FrontEndServer", "gunicorn_options"]
+
+#: Seconds that waiting callers get after SIGTERM, beyond the longest upstream call.
+_GRACE_S = 30
+#: gunicorn touches a file as a sign of life; in memory, a slow disk cannot look like a hang.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes an anonymous file there
+
+
+def gunicorn_options(config: ChatdConfig) -> dict[str, Any]:
+    """Settings of gunicorn for ``config``, by their names in its documentation."""
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return {
+        "bind": f"{host}:{config.port}",
+        "proc_name": "chatd api",
+        # A waiting request costs a greenlet. The application is made after the fork, in the worker.
+        "worker_class": "api.drain.DrainingWorker",
+        "workers": config.api_processes,
+        "worker_connections": 4000,
+        "preload_app": False,
+        # Not the length of a request: how long a worker may show no sign of life.
+        "timeout": 60,
+        "graceful_timeout": math.ceil(config.timeout_s) + _GRACE_S,
+        "keepalive": 75,
+        "limit_request_line": 4094,
+        "limit_request_fields": 64,
+        "limit_request_field_size": 8190,
+        "worker_tmp_dir": str(_MEMORY) if _MEMORY.is_dir() else None,
+        "accesslog": None,
+        "logger_class": _Log,
+        "loglevel": config.log_level,
+        # Two front ends of one user would fight for its one path, and nothing here uses it.
+        "control_socket_disable": True,
+    }
+
+
+class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """The messages of gunicorn in the form of all others: they go the way of the root logger."""
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn in the master."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+class FrontEndServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """The front end as a gunicorn application; ``run`` returns when the server has stopped."""
+
+    def __init__(self, config: ChatdConfig) -> None:
+        self._config = config
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Called by gunicorn in the master."""
+        for name, value in gunicorn_options(self._config).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Called by gunicorn in each worker, after the fork."""
+        return create_app(self._config)

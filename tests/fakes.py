@@ -1,0 +1,314 @@
+"""A clock, a job store and a reply desk without Redis, for tests of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flask.testing import FlaskClient
+
+from api import create_app
+from chat.errors import ChatError, IdempotencyMismatch, JobNotFound, NoWorker
+from chat.jobs import JobRecord, JobState, NewJob, Outcome
+from chat.registry import Missing, Names
+from chat.replies import Replies, Waiter
+from chat.settings import ChatdConfig
+from chat.store import Admitted
+from chat.types import JSON, Lane
+
+__all__ = [
+    "FakeClock",
+    "FakeReplies",
+    "FakeStore",
+    "Gateway",
+    "gateway",
+    "registered_names",
+    "response_of",
+]
+
+_EPOCH_MS = 1_795_000_000_000
+
+
+class FakeClock:
+    """A monotonic clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds since some moment."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        self.now += seconds
+
+
+@dataclass
+class FakeJob:
+    """A job as the fake store keeps it."""
+
+    new: NewJob
+    admitted_at: float
+    state: JobState = JobState.QUEUED
+    outcome: Outcome | None = None
+    watchers: list[str] = field(default_factory=list)
+
+
+class FakeStore:
+    """``chat.store.JobStore`` as the front end knows it, in memory.
+
+    ``respond`` decides how a job ends the moment it is admitted: a response, an error, or ``None``
+    for a job that stays queued. ``refusal`` is raised by ``admit``, ``trouble`` by every call, as
+    when Redis is away. ``seen`` has the seconds since a worker of each provider was seen, ``asked``
+    every method that was called.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.jobs: dict[str, FakeJob] = {}
+        self.keys: dict[str, tuple[str, str | None]] = {}
+        self.respond: Callable[[NewJob], JSON | ChatError | None] = lambda _: None
+        self.refusal: ChatError | None = None
+        self.trouble: ChatError | None = None
+        self.seen: dict[str, float | None] = {}
+        self.asked: list[str] = []
+
+    def newest(self) -> FakeJob:
+        """The job that was admitted last."""
+        return list(self.jobs.values())[-1]
+
+    def end(self, job_id: str, result: JSON | ChatError, state: JobState | None = None) -> None:
+        """Finish a job with a response or an error."""
+        job = self.jobs[job_id]
+        if isinstance(result, ChatError):
+            job.state = state or JobState.FAILED
+            job.outcome = Outcome(job_id, job.state, None, result.to_wire())
+        else:
+            job.state = JobState.SUCCEEDED
+            job.outcome = Outcome(job_id, job.state, result, None)
+
+    def admit(self, job: NewJob) -> Admitted:
+        """Accept, join or refuse a job."""
+        self._ask("admit")
+        if self.refusal is not None:
+            raise self.refusal
+        if job.idempotency_key in self.keys:
+            job_id, body_hash = self.keys[job.idempotency_key]
+            if body_hash != job.body_hash:
+                raise IdempotencyMismatch("another body", job_id=job_id)
+            return Admitted(job_id, joined=True, outcome=self.jobs[job_id].outcome)
+        if job.waits and self.seen.get(job.provider, 0.0) is None:
+            raise NoWorker("no worker", provider=job.provider, retry_after_s=5.0)
+        if job.idempotency_key is not None:
+            self.keys[job.idempotency_key] = (job.id, job.body_hash)
+        self.jobs[job.id] = FakeJob(job, self.clock.now)
+        result = self.respond(job)
+        if result is not None:
+            self.end(job.id, result)
+        return Admitted(job.id)
+
+    def record(self, job_id: str) -> JobRecord:
+        """The record of a job, its answer included."""
+        self._ask("record")
+        job = self._job(job_id)
+        created_at = _EPOCH_MS + int(job.admitted_at * 1000)
+        return JobRecord(
+            id=job_id,
+            state=job.state,
+            lane=job.new.lane,
+            model=job.new.request.model,
+            provider=job.new.provider,
+            upstream_model=job.new.upstream_model,
+            created_at=created_at,
+            deadline_at=created_at + job.new.timeout_ms,
+            attempts=(),
+            response=job.outcome.response if job.outcome else None,
+            error=job.outcome.error if job.outcome else None,
+            waiting=None,
+            metadata=job.new.metadata,
+        )
+
+    def watch(self, job_id: str, channel: str) -> Outcome | None:
+        """The job's end, or ``None`` and ``channel`` is one of its watchers."""
+        self._ask("watch")
+        job = self._job(job_id)
+        if job.outcome is None:
+            job.watchers.append(channel)
+        return job.outcome
+
+    def unwatch(self, job_id: str, channel: str) -> None:
+        """Take one ``watch`` back; fails if there was none."""
+        self._ask("unwatch")
+        self._job(job_id).watchers.remove(channel)
+
+    def cancel(self, job_id: str) -> JobState:
+        """Cancel a job that is in no call; one in a call stays as it is."""
+        self._ask("cancel")
+        job = self._job(job_id)
+        if job.state in (JobState.QUEUED, JobState.WAITING):
+            job.state = JobState.CANCELLED
+            error: JSON = {"code": "job_cancelled", "message": "cancelled before it was sent"}
+            job.outcome = Outcome(job_id, job.state, None, error)
+        return job.state
+
+    def expire(self, job_id: str) -> Outcome | None:
+        """End a job past its deadline that is in no call."""
+        self._ask("expire")
+        job = self._job(job_id)
+        due = self.clock.now >= job.admitted_at + job.new.timeout_ms / 1000
+        if due and job.state in (JobState.QUEUED, JobState.WAITING):
+            job.state = JobState.EXPIRED
+            error: JSON = {"code": "deadline_exceeded", "message": "the deadline passed"}
+            job.outcome = Outcome(job_id, job.state, None, error)
+        return job.outcome
+
+    def ping(self) -> None:
+        """Answer, unless there is trouble."""
+        self._ask("ping")
+
+    def workers(self, providers: Iterable[str]) -> dict[str, float | None]:
+        """What ``seen`` says; just now when it says nothing."""
+        self._ask("workers")
+        return {name: self.seen.get(name, 0.0) for name in providers}
+
+    def lanes(self, provider: str) -> dict[str, JSON]:
+        """Depth and age of the queued jobs."""
+        self._ask("lanes")
+        lanes: dict[str, JSON] = {}
+        for lane in Lane:
+            ages = [
+                self.clock.now - job.admitted_at
+                for job in self.jobs.values()
+                if (job.new.provider, job.new.lane, job.state) == (provider, lane, JobState.QUEUED)
+            ]
+            lanes[lane.value] = {"depth": len(ages), "oldest_age_s": max(ages, default=None)}
+        return lanes
+
+    def in_flight(self, provider: str) -> int:
+        """How many jobs are in a call."""
+        self._ask("in_flight")
+        return sum(
+            job.new.provider == provider and job.state is JobState.CALLING
+            for job in self.jobs.values()
+        )
+
+    def _ask(self, method: str) -> None:
+        self.asked.append(method)
+        if self.trouble is not None:
+            raise self.trouble
+
+    def _job(self, job_id: str) -> FakeJob:
+        if job_id not in self.jobs:
+            raise JobNotFound(f"job {job_id}: no such job", job_id=job_id)
+        return self.jobs[job_id]
+
+
+class FakeWaiter(Waiter):
+    """Waits by letting the fake clock run."""
+
+    def __init__(self, desk: FakeReplies, job_id: str) -> None:
+        super().__init__(desk, job_id)
+        self.desk = desk
+        self.woken = False
+
+    def wait(self, timeout_s: float) -> Outcome | None:
+        """The job's end if it has one or gets one meanwhile; else ``timeout_s`` are gone."""
+        self.desk.waits.append(timeout_s)
+        self.desk.meanwhile(self.job_id)
+        job = self.desk.store.jobs.get(self.job_id)
+        self.outcome = job.outcome if job is not None else None
+        if self.outcome is None and not self.woken:
+            self.desk.clock.advance(timeout_s)
+        return self.outcome
+
+    def wake(self) -> None:
+        """End the wait."""
+        self.woken = True
+
+
+class FakeReplies(Replies):
+    """``chat.replies.Replies`` without a listener; ``meanwhile`` runs at the start of each wait."""
+
+    def __init__(self, store: FakeStore, clock: FakeClock) -> None:
+        self.store = store
+        self.clock = clock
+        self.waits: list[float] = []
+        self.expected: list[Waiter] = []
+        self.meanwhile: Callable[[str], None] = lambda _: None
+
+    @property
+    def channel(self) -> str:
+        """One name for all."""
+        return "fake:reply"
+
+    def expect(self, job_id: str) -> FakeWaiter:
+        """A waiter that lets the fake clock run."""
+        waiter = FakeWaiter(self, job_id)
+        self.expected.append(waiter)
+        return waiter
+
+    def rename(self, waiter: Waiter, job_id: str) -> None:
+        """Wait for another job."""
+        waiter.job_id = job_id
+
+    def forget(self, waiter: Waiter) -> None:
+        """Stop waiting; fails if nobody does."""
+        self.expected.remove(waiter)
+
+
+@dataclass
+class Gateway:
+    """A front end over fakes, and a client that calls it."""
+
+    client: FlaskClient
+    store: FakeStore
+    replies: FakeReplies
+    clock: FakeClock
+
+
+def response_of(job: NewJob, **fields: object) -> JSON:
+    """A response as a worker records it, with ``fields`` put over it."""
+    return {
+        "model": job.request.model,
+        "provider": job.provider,
+        "upstream_model": job.upstream_model,
+        "content": "hello",
+        "reasoning": None,
+        "tool_calls": [],
+        "finish_reason": "stop",
+        "input_tokens": 3,
+        "output_tokens": 1,
+        "latency_ms": 200,
+        "queue_ms": 50,
+        "attempt_count": 1,
+        **fields,
+    }
+
+
+def registered_names(
+    *providers: str, models: Mapping[str, str] | None = None, allow_local_cloud: bool = False
+) -> Names:
+    """``Names`` with these providers registered and every other one missing for want of a key."""
+    rest = {"ollama", "ollama_cloud", "openrouter", "opencode", "kimi"} - set(providers)
+    return Names(
+        registered=dict.fromkeys(providers, "a test"),
+        missing={name: Missing("no key", f"set {name.upper()}_KEY") for name in sorted(rest)},
+        models=models or {},
+        allow_local_cloud=allow_local_cloud,
+    )
+
+
+def gateway(config: ChatdConfig | None = None, names: Names | None = None) -> Gateway:
+    """A front end with Ollama and Kimi registered, unless ``names`` says otherwise."""
+    clock = FakeClock()
+    store = FakeStore(clock)
+    replies = FakeReplies(store, clock)
+    app = create_app(
+        config or ChatdConfig(),
+        names=names or registered_names("ollama", "kimi"),
+        store=store,
+        replies=replies,
+        clock=clock,
+    )
+    return Gateway(app.test_client(), store, replies, clock)

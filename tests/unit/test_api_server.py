@@ -1,0 +1,85 @@
+"""The settings that gunicorn gets."""
+
+from __future__ import annotations
+
+import logging
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gunicorn.workers.ggevent import GeventWorker
+
+from api import create_app
+from api.server import FrontEndServer, gunicorn_options
+from chat.settings import ChatdConfig
+
+
+@pytest.mark.parametrize(
+    ("bind", "address"),
+    [("127.0.0.1:3220", ("127.0.0.1", 3220)), ("[::1]:3220", ("::1", 3220))],
+    ids=["IPv4", "IPv6"],
+)
+def test_gunicorn_takes_every_setting(bind: str, address: tuple[str, int]) -> None:
+    """An unknown name or a value out of range would end the start."""
+    server = FrontEndServer(ChatdConfig(bind=bind, api_processes=3, log_level="warning"))
+
+    assert server.cfg.address == [address]
+    assert (server.cfg.workers, server.cfg.loglevel) == (3, "warning")
+    assert issubclass(server.cfg.worker_class, GeventWorker)
+
+
+def test_callers_who_wait_get_the_time_of_one_call_to_finish() -> None:
+    """timeout_s and half a minute, not a job's deadline."""
+    options = gunicorn_options(ChatdConfig(timeout_s=99.5, max_timeout_s=86400))
+
+    assert options["graceful_timeout"] == 130
+
+
+def test_the_application_is_made_after_the_fork() -> None:
+    """No preloading: gevent patches the worker, and connections belong to one process."""
+    options = gunicorn_options(ChatdConfig())
+
+    assert options["preload_app"] is False
+    assert options["control_socket_disable"] is True
+
+
+def test_the_master_imports_nothing_that_gevent_would_patch_too_late() -> None:
+    """Redis, the store and Flask's views are imported by the worker, after gevent's patching."""
+    script = "import sys, api.server; print([m for m in sys.modules if m.split('.')[0] == 'redis'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_boot_log_says_once_which_providers_are_registered(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With where the key is from, and never the key."""
+    monkeypatch.setenv("KIMI_API_KEY", "sk-secret")
+    with caplog.at_level(logging.INFO):
+        app = create_app(ChatdConfig(ollama_url=""))
+    front = app.extensions["chatd"]
+
+    assert "kimi" in front.names.names
+    assert "ollama" not in front.names.names
+    assert len(caplog.records) == 1
+    assert "KIMI_API_KEY in the environment" in caplog.text
+    assert "ollama_url is empty" in caplog.text
+    assert "sk-secret" not in caplog.text
+
+
+def test_a_wsgi_server_of_ones_own_finds_the_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`api.wsgi:app`, configured by $LAKEHOUSE_CONFIG."""
+    file = tmp_path / "lakehouse.toml"
+    file.write_text('[chatd]\nbody_limit = "1KiB"\n')
+    monkeypatch.setenv("LAKEHOUSE_CONFIG", str(file))
+    app = runpy.run_module("api.wsgi")["app"]
+
+    assert app.test_client().get("/health").status_code == 200
+    assert app.config["MAX_CONTENT_LENGTH"] == 1024
