@@ -1,0 +1,1 @@
+"""Load and fault runs on real processes, each a command of its own."""

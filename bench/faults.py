@@ -1,4 +1,4 @@
-"""What chatd does when something breaks: one scenario per claim, on real processes and a real Redis.
+"""What chatd does when something breaks: one scenario per claim, on real processes.
 
     python -m bench.faults [SCENARIO …] [--seconds N]
 
@@ -19,7 +19,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -46,13 +48,18 @@ def rule(name: str, holds: bool) -> None:  # noqa: FBT001 - a rule holds or it d
 
 
 @contextmanager
-def running(*, concurrency: int, settings: str = "", delay_s: float = 0.0,
-            ) -> Iterator[tuple[Stack, Upstream]]:
+def running(
+    *,
+    concurrency: int,
+    settings: str = "",
+    delay_s: float = 0.0,
+) -> Iterator[tuple[Stack, Upstream]]:
     """chatd with local Ollama only, and the scripted upstream behind it."""
     with tempfile.TemporaryDirectory() as folder:
         upstream = Upstream(delay_s=delay_s).start()
-        stack = Stack(Path(folder), {"ollama": upstream.url}, concurrency=concurrency,
-                      settings=settings)
+        stack = Stack(
+            Path(folder), {"ollama": upstream.url}, concurrency=concurrency, settings=settings
+        )
         try:
             yield stack.start(), upstream
         finally:
@@ -61,8 +68,9 @@ def running(*, concurrency: int, settings: str = "", delay_s: float = 0.0,
             upstream.stop()
 
 
-def admit(stack: Stack, count: int, *, lane: Lane = Lane.BATCH, tag: str = "q",
-          timeout_s: float = 3600) -> list[str]:
+def admit(
+    stack: Stack, count: int, *, lane: Lane = Lane.BATCH, tag: str = "q", timeout_s: float = 3600
+) -> list[str]:
     """Jobs put into the queue the way the front end does it, without HTTP in between."""
     ids = []
     for number in range(count):
@@ -129,7 +137,7 @@ def over(stack: Stack) -> bool:
     return all(acct.get(state, 0) == 0 for state in ("queued", "waiting", "calling"))
 
 
-# -- scenarios ---------------------------------------------------------------------------------------
+# -- scenarios ------------------------------------------------------------------------------------
 
 
 def backlog(_: float) -> None:
@@ -159,8 +167,10 @@ def backlog(_: float) -> None:
             found = sample(10)
             say(f"popped and not started, {name} a reconnect: samples", dict(found))
             zero = found[0] / found.total()
-            rule(f"{name}: 0 but for the moment between pop and start ({zero:.1%} of samples)",
-                 zero > 0.9 and max(found) <= 8)
+            rule(
+                f"{name}: 0 but for the moment between pop and start ({zero:.1%} of samples)",
+                zero > 0.9 and max(found) <= 8,
+            )
             if name == "before":
                 client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         books(stack)
@@ -181,7 +191,10 @@ def worker_kill(_: float) -> None:
         began = time.perf_counter()
         stack.workers["ollama"].start()
         eventually(lambda: over(stack), within_s=120)
-        say("seconds from the restart until every job had ended", f"{time.perf_counter() - began:.1f}")
+        say(
+            "seconds from the restart until every job had ended",
+            f"{time.perf_counter() - began:.1f}",
+        )
         ran, later = answers(calls, "call"), answers(waiting_calls, "later")
         say("25 interactive calls that ran", dict(ran))
         say("25 batch jobs that ran", dict(endings(stack, batch)))
@@ -191,12 +204,22 @@ def worker_kill(_: float) -> None:
         say("the ledger", dict(attempts))
         extra = upstream.calls.total() - len(upstream.calls)
         say("upstream calls, questions", f"{upstream.calls.total()}, {len(upstream.calls)}")
-        rule("every interactive call that ran ended as outcome_unknown", ran == {"outcome_unknown": 25})
-        rule("every waiting job was answered", later == {"answered": 100}
-             and endings(stack, waiting) == {"succeeded": 100})
-        rule("batch jobs that ran were repeated and answered", endings(stack, batch) == {"succeeded": 25})
-        rule(f"each of the {extra} upstream calls beyond one per job is in the ledger as lost",
-             attempts["lost, billed maybe"] - 25 == extra == 25)
+        rule(
+            "every interactive call that ran ended as outcome_unknown",
+            ran == {"outcome_unknown": 25},
+        )
+        rule(
+            "every waiting job was answered",
+            later == {"answered": 100} and endings(stack, waiting) == {"succeeded": 100},
+        )
+        rule(
+            "batch jobs that ran were repeated and answered",
+            endings(stack, batch) == {"succeeded": 25},
+        )
+        rule(
+            f"each of the {extra} upstream calls beyond one per job is in the ledger as lost",
+            attempts["lost, billed maybe"] - 25 == extra == 25,
+        )
         rule("attempts in the ledger = upstream calls", attempts.total() == upstream.calls.total())
         books(stack)
 
@@ -219,17 +242,26 @@ def redis_stop(_: float) -> None:
         found = answers(calls, "call")
         say("100 calls in flight", dict(found))
         say("seconds from the restart to the last answer", f"{time.perf_counter() - restarted:.1f}")
-        say("a call during the outage", f"{refused.status_code} {refused.json()['error']['code']}, "
-            f"Retry-After {refused.headers.get('Retry-After')}")
+        say(
+            "a call during the outage",
+            f"{refused.status_code} {refused.json()['error']['code']}, "
+            f"Retry-After {refused.headers.get('Retry-After')}",
+        )
         eventually(stack.ready, within_s=60)
         again = stack.chat("after")
         say("a call afterwards", again.status_code)
         rule("each ended in its answer", found == {"answered": 100})
         rule("one upstream call each", all(n == 1 for n in upstream.calls.values()))
-        rule("refused cleanly during the outage", refused.status_code == 503
-             and "Retry-After" in refused.headers)
-        rule("the worker process lived on", stack.workers["ollama"].alive
-             and stack.workers["ollama"].pid == pid and again.status_code == 200)
+        rule(
+            "refused cleanly during the outage",
+            refused.status_code == 503 and "Retry-After" in refused.headers,
+        )
+        rule(
+            "the worker process lived on",
+            stack.workers["ollama"].alive
+            and stack.workers["ollama"].pid == pid
+            and again.status_code == 200,
+        )
         books(stack)
 
 
@@ -251,8 +283,10 @@ def redis_pause(_: float) -> None:
         say("reclaimed", reclaimed)
         say("upstream calls", upstream.calls.total())
         rule("none was reclaimed", reclaimed == stack.store.counters().get("reclaimed", 0) == 0)
-        rule("50 upstream calls, 50 answers", upstream.calls.total() == 50
-             and found == {"answered": 50})
+        rule(
+            "50 upstream calls, 50 answers",
+            upstream.calls.total() == 50 and found == {"answered": 50},
+        )
         books(stack)
 
 
@@ -262,7 +296,7 @@ def lost_wake_ups(_: float) -> None:
         client = stack.redis.client
         stack.workers["ollama"].stop()
         ids = admit(stack, 1000)
-        messages = client.lrange("chat.ollama.batch", 0, -1)
+        messages = [str(m) for m in client.lrange("chat.ollama.batch", 0, -1)]
         gone = messages[::10] + messages[1::10] + messages[2::10]
         pipeline = client.pipeline()
         for message in gone:
@@ -275,12 +309,16 @@ def lost_wake_ups(_: float) -> None:
         say("seconds until every job had ended", f"{time.perf_counter() - began:.1f}")
         sent = stack.store.counters().get("republished", 0)
         lost = {json.loads(message)["headers"]["id"] for message in gone}
-        again = {entry["job"] for _, entry in client.xrange("audit") if entry["event"] == "republished"}
+        audit: Any = client.xrange("audit")
+        again = {entry["job"] for _, entry in audit if entry["event"] == "republished"}
         say("sent again", sent)
         say("ended", dict(endings(stack, ids)))
         rule("exactly the deleted ones were sent again", sent == len(gone) and again == lost)
-        rule("every job was answered by one call", endings(stack, ids) == {"succeeded": 1000}
-             and all(n == 1 for n in upstream.calls.values()))
+        rule(
+            "every job was answered by one call",
+            endings(stack, ids) == {"succeeded": 1000}
+            and all(n == 1 for n in upstream.calls.values()),
+        )
         books(stack)
 
 
@@ -310,11 +348,16 @@ def close_times(_: float) -> None:
             upstream = Upstream(tls=tls, half_body=half_body).start()
             with tempfile.TemporaryDirectory() as folder:
                 environ = {"REQUESTS_CA_BUNDLE": str(CERTIFICATE)} if tls else {}
-                stack = Stack(Path(folder), {"ollama": upstream.url}, concurrency=20,
-                              environ=environ).start()
+                stack = Stack(
+                    Path(folder), {"ollama": upstream.url}, concurrency=20, environ=environ
+                ).start()
                 try:
-                    _close_times(stack, upstream, f"{'https' if tls else 'http'}, "
-                                 f"{'in mid-body' if half_body else 'headers pending'}")
+                    _close_times(
+                        stack,
+                        upstream,
+                        f"{'https' if tls else 'http'}, "
+                        f"{'in mid-body' if half_body else 'headers pending'}",
+                    )
                 finally:
                     upstream.release()
                     stack.stop()
@@ -329,20 +372,26 @@ def _close_times(stack: Stack, upstream: Upstream, name: str) -> None:
     for number, job_id in enumerate(cancelled):
         asked[f"cancel {number}"] = time.monotonic()
         stack.store.cancel(job_id)
-        eventually(lambda n=number: f"cancel {n}" in upstream.dropped_at, within_s=20)
+        eventually(partial(upstream.dropped_at.__contains__, f"cancel {number}"), within_s=20)
     times = sorted(1000 * (upstream.dropped_at[q] - at) for q, at in asked.items())
     say(f"{name}: cancel -> closed, ms, median / worst of 20", f"{times[10]:.0f} / {times[-1]:.0f}")
-    began = time.monotonic()
-    due = [stack.submit(f"deadline {n}", timeout_s=2) for n in range(20)]
+    due, given = [], []
+    for number in range(20):
+        given.append(time.monotonic() + 2)
+        due.append(stack.submit(f"deadline {number}", timeout_s=2))
     records = [stack.ended(job_id) for job_id in due]
     eventually(lambda: len(upstream.dropped_at) == 40)
-    late = sorted(1000 * (upstream.dropped_at[f"deadline {n}"] - began - 2) for n in range(20))
-    say(f"{name}: deadline -> closed, ms late, median / worst of 20",
-        f"{late[10]:.0f} / {late[-1]:.0f}")
-    rule(f"{name}: cancelled and deadline_exceeded, billed maybe",
-         {stack.ended(j)["state"] for j in cancelled} == {"cancelled"}
-         and {r["error"]["code"] for r in records} == {"deadline_exceeded"}
-         and {r["attempts"][0]["billed"] for r in records} == {"maybe"})
+    late = sorted(1000 * (upstream.dropped_at[f"deadline {n}"] - given[n]) for n in range(20))
+    say(
+        f"{name}: deadline -> closed, ms late, median / worst of 20",
+        f"{late[10]:.0f} / {late[-1]:.0f}",
+    )
+    rule(
+        f"{name}: cancelled and deadline_exceeded, billed maybe",
+        {stack.ended(j)["state"] for j in cancelled} == {"cancelled"}
+        and {r["error"]["code"] for r in records} == {"deadline_exceeded"}
+        and {r["attempts"][0]["billed"] for r in records} == {"maybe"},
+    )
 
 
 SCENARIOS: dict[str, Callable[[float], None]] = {

@@ -41,8 +41,9 @@ class Result:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-async def _client(url: str, path: str, model: str, questions: asyncio.Queue[str],
-                  result: Result) -> None:
+async def _client(
+    url: str, path: str, model: str, questions: asyncio.Queue[str], result: Result
+) -> None:
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=16 << 20)
     ollama = path == "/api/chat"
@@ -51,8 +52,13 @@ async def _client(url: str, path: str, model: str, questions: asyncio.Queue[str]
             question = questions.get_nowait()
         except asyncio.QueueEmpty:
             break
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": question}],
-                           **({"stream": False} if ollama else {})}).encode()
+        body = json.dumps(
+            {
+                "model": model,
+                "messages": [{"role": "user", "content": question}],
+                **({"stream": False} if ollama else {}),
+            }
+        ).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
         began = time.perf_counter()
         result.sent += 1
@@ -84,7 +90,14 @@ async def _all(url: str, path: str, model: str, count: int, clients: int, tag: s
     return result
 
 
-def run(url: str, *, count: int, clients: int, path: str = "/v1/chat", model: str = "echo",
-        tag: str = "q") -> Result:
+def run(
+    url: str,
+    *,
+    count: int,
+    clients: int,
+    path: str = "/v1/chat",
+    model: str = "echo",
+    tag: str = "q",
+) -> Result:
     """Send ``count`` chats over ``clients`` connections and wait for every one of them."""
     return asyncio.run(_all(url, path, model, count, clients, tag))

@@ -19,12 +19,13 @@ from tests.servers import Child, python
 from tests.stack import Stack
 
 
-
 def _row(name: str, result: Result, base: Result) -> str:
-    return (f"{name:<8} {result.per_second:>8.0f}/s  x{result.per_second / base.per_second:<6.3f} "
-            f"p50 {result.percentile_ms(0.5):>7.1f} ms  p99 {result.percentile_ms(0.99):>7.1f} ms  "
-            f"sent {result.sent}  right {result.right}  wrong {result.wrong}  lost {result.lost}  "
-            f"errors {json.dumps(result.errors)}")
+    return (
+        f"{name:<8} {result.per_second:>8.0f}/s  x{result.per_second / base.per_second:<6.3f} "
+        f"p50 {result.percentile_ms(0.5):>7.1f} ms  p99 {result.percentile_ms(0.99):>7.1f} ms  "
+        f"sent {result.sent}  right {result.right}  wrong {result.wrong}  lost {result.lost}  "
+        f"errors {json.dumps(result.errors)}"
+    )
 
 
 def main(count: int, clients: int) -> int:
@@ -33,16 +34,22 @@ def main(count: int, clients: int) -> int:
         port = free_port()
         upstream = Child(python("-m", "bench.upstream", str(port)), Path(folder) / "upstream.log")
         upstream.start()
-        stack = Stack(Path(folder) / "stack", {"ollama": f"http://127.0.0.1:{port}"},
-                      concurrency=clients).start()
+        stack = Stack(
+            Path(folder) / "stack", {"ollama": f"http://127.0.0.1:{port}"}, concurrency=clients
+        ).start()
         try:
             run(stack.url, count=200, clients=clients, tag="warm")
             client = stack.redis.client
             before = _calls(client.info("commandstats"))
             through = run(stack.url, count=count, clients=clients)
             after = _calls(client.info("commandstats"))
-            direct = run(f"http://127.0.0.1:{port}", count=count, clients=clients,
-                         path="/api/chat", tag="direct")
+            direct = run(
+                f"http://127.0.0.1:{port}",
+                count=count,
+                clients=clients,
+                path="/api/chat",
+                tag="direct",
+            )
             print(f"{count} chats, {clients} clients, upstream answers at once")
             print(_row("direct", direct, direct))
             print(_row("chatd", through, direct))

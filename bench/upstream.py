@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cli.redis_server import free_port
+
 __all__ = ["Upstream"]
 
 _REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
@@ -56,6 +58,7 @@ class Upstream:
     def start(self, port: int = 0) -> Upstream:
         """Serve in a thread of its own."""
         ready = threading.Event()
+        port = port or free_port()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self.serve(port, ready)), name="upstream", daemon=True
         )
@@ -71,21 +74,21 @@ class Upstream:
     def hold(self) -> None:
         """Answer nothing from now on."""
         self._gate.clear()
-        self._call(lambda: self._opened and self._opened.clear())
+        self._call("_opened", "clear")
 
     def release(self) -> None:
         """Answer everything that is held, and all that follows."""
         self._gate.set()
-        self._call(lambda: self._opened and self._opened.set())
+        self._call("_opened", "set")
 
     def stop(self) -> None:
         """Close the port and every connection."""
-        self._call(lambda: self._stopped and self._stopped.set())
+        self._call("_stopped", "set")
         self._thread.join(10)
 
-    def _call(self, act: Callable[[], object]) -> None:
+    def _call(self, event: str, method: str) -> None:
         if self._loop is not None and self._loop.is_running():
-            self._loop.call_soon_threadsafe(act)
+            self._loop.call_soon_threadsafe(getattr(getattr(self, event), method))
 
     # -- the server
 
@@ -117,8 +120,8 @@ class Upstream:
                 else:
                     await self._chat(path, json.loads(body), reader, writer)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
-            pass  # The client has closed its connection, as clients do.
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError, ssl.SSLError):
+            pass  # The client has closed its connection, or this server is stopping.
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError, ssl.SSLError):
@@ -169,15 +172,20 @@ class Upstream:
 
     def _list(self, path: str) -> tuple[int, object]:
         if path == "/stats":
-            return 200, {"calls": self.calls.total(), "questions": len(self.calls),
-                         "repeated": sum(n - 1 for n in self.calls.values()),
-                         "answered": self.answered, "dropped": self.dropped}
+            return 200, {
+                "calls": self.calls.total(),
+                "questions": len(self.calls),
+                "repeated": sum(n - 1 for n in self.calls.values()),
+                "answered": self.answered,
+                "dropped": self.dropped,
+            }
         return 200, {"models": [{"name": "echo:latest", "model": "echo:latest"}]}
 
     def _send(self, writer: asyncio.StreamWriter, status: int, answer: object) -> None:
         body = json.dumps(answer).encode()
-        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\nContent-Type: application/json\r\n"
-        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
 
 
 def _answer(path: str, model: str, question: str) -> dict[str, Any]:
@@ -187,11 +195,19 @@ def _answer(path: str, model: str, question: str) -> dict[str, Any]:
         return {"model": model, "response": content, **counts}
     if path.endswith("/api/chat"):
         return {"model": model, "message": {"role": "assistant", "content": content}, **counts}
-    choice = {"index": 0, "message": {"role": "assistant", "content": content},
-              "finish_reason": "stop"}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content},
+        "finish_reason": "stop",
+    }
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    return {"id": "gen-1", "object": "chat.completion", "model": model, "choices": [choice],
-            "usage": usage}
+    return {
+        "id": "gen-1",
+        "object": "chat.completion",
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class ChatError(Exception):
         "latency_ms",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one field each, all by name
         self,
         message: str,
         *,
@@ -117,7 +117,8 @@ class ChatError(Exception):
         return wire
 
     @classmethod
-    def _from_wire(cls, wire: JSON) -> Self:
+    def from_wire(cls, wire: JSON) -> Self:
+        """Read what ``to_wire`` wrote."""
         extras: dict[str, Any] = {name: wire[name] for name in cls.EXTRAS if name in wire}
         return cls(wire["message"], **extras)
 
@@ -192,7 +193,7 @@ class NoWorker(ChatError):
 
 
 class Draining(ChatError):
-    """This process is shutting down and takes nothing new."""
+    """The process is shutting down and takes nothing new."""
 
     code = "draining"
     retryable = True
@@ -284,4 +285,4 @@ def error_classes() -> tuple[type[ChatError], ...]:
 def error_from_wire(wire: JSON) -> ChatError:
     """Rebuild an error from ``to_wire``; an unknown code becomes a plain ``ChatError``."""
     classes = {cls.code: cls for cls in error_classes()}
-    return classes.get(wire["code"], ChatError)._from_wire(wire)
+    return classes.get(wire["code"], ChatError).from_wire(wire)

@@ -67,7 +67,7 @@ class Waiter:
 
 
 class Replies:
-    """The waiters of this process. Made before a fork or after, it listens in the process that waits."""
+    """The waiters of this process; whoever forks gets a listener of its own on first use."""
 
     def __init__(self, client: redis.Redis, store: JobStore) -> None:
         self._redis = client
@@ -79,7 +79,7 @@ class Replies:
 
     @property
     def channel(self) -> str:
-        """This process's reply channel; asking for it starts the listener."""
+        """The reply channel of this process; asking for it starts the listener."""
         self._ensure_listener()
         return self._channel
 
@@ -122,13 +122,19 @@ class Replies:
         ready.wait(1.0)
 
     def _listen(self, ready: threading.Event) -> None:
+        reachable = True
         while True:
             pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
             try:
                 pubsub.subscribe(self._channel)
+                if not reachable:
+                    _log.info("reply channel is back")
+                reachable = True
                 self._drain(pubsub, ready)
             except (RedisError, QueueUnavailable, OSError) as error:
-                _log.warning("reply channel lost, subscribing again: %s", error)
+                if reachable:
+                    _log.warning("reply channel lost, subscribing again: %s", error)
+                reachable = False
                 time.sleep(_RECONNECT_S)
             finally:
                 pubsub.close()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from chat.config import ChatdConfig
 
 __all__ = [
+    "BATCH",
     "Admitted",
     "Call",
     "Grant",
@@ -52,6 +53,13 @@ __all__ = [
 #: Seconds a caller is asked to wait when the queue is full or Redis is away.
 RETRY_AFTER_S = 5.0
 
+#: How many jobs the keeper's scripts look at in one call.
+BATCH = 100
+
+_CONNECTIONS = 64
+#: Seconds a call waits for a connection when all of them are in use.
+_POOL_WAIT_S = 10.0
+
 _PRELUDE = "prelude.lua"
 
 
@@ -59,10 +67,13 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
     """A client whose every call ends: at most ``(retries + 1) * timeout_s`` and the pauses between.
 
     Retrying is safe because the scripts are idempotent. RESP 2 is asked for, since pub/sub and
-    commands need nothing newer.
+    commands need nothing newer. Callers beyond ``_CONNECTIONS`` wait for one to come free; the
+    usual pool would refuse them.
     """
-    return redis.Redis.from_url(
+    pool = redis.BlockingConnectionPool.from_url(
         redis_url,
+        max_connections=_CONNECTIONS,
+        timeout=_POOL_WAIT_S,
         decode_responses=True,
         protocol=2,
         socket_timeout=timeout_s,
@@ -71,6 +82,7 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
         health_check_interval=25,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
     )
+    return redis.Redis.from_pool(pool)
 
 
 def embedded_url_file(config: ChatdConfig) -> Path:
@@ -100,8 +112,11 @@ def load_script(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The job a request became. ``joined`` when an earlier one had the same Idempotency-Key;
-    ``outcome`` is then set if that one is over."""
+    """The job a request became.
+
+    ``joined`` when an earlier one had the same Idempotency-Key; ``outcome`` is then set if that
+    one is over.
+    """
 
     job_id: str
     joined: bool = False
@@ -166,7 +181,7 @@ class JobStore:
             )
         }
 
-    # -- the front end ---------------------------------------------------------------------------
+    # -- the front end
 
     def admit(self, job: NewJob) -> Admitted:
         """Accept ``job`` and send its wake-up, or refuse it with nothing queued.
@@ -269,7 +284,7 @@ class JobStore:
         return JobState(state)
 
     def expire(self, job_id: str) -> Outcome | None:
-        """End the job if its deadline has passed and it is in no call; its outcome if it is over."""
+        """End the job if it is past its deadline and in no call; its outcome if it is over."""
         return _outcome(self._run("expire", job_id))
 
     def ping(self) -> None:
@@ -278,8 +293,11 @@ class JobStore:
             self.redis.ping()
 
     def await_redis(self, timeout_s: float = 60.0) -> None:
-        """Wait for Redis at a process's start. Raises ``QueueUnavailable``, or ``ConfigError`` for
-        a cluster: the scripts touch broker, records and budgets together."""
+        """Wait for Redis at a process's start.
+
+        Raises ``QueueUnavailable`` when it does not come, and ``ConfigError`` for a cluster: the
+        scripts touch broker, records and budgets together.
+        """
         until = time.monotonic() + timeout_s
         while True:
             try:
@@ -290,7 +308,7 @@ class JobStore:
                     raise
                 time.sleep(0.1)
         with _redis_errors():
-            info = cast("dict[str, Any]", self.redis.info("cluster"))
+            info = self.redis.info("cluster")
         if int(info.get("cluster_enabled", 0)):
             raise ConfigError(
                 "[chatd] redis_url points at a Redis Cluster, which chatd cannot use: its scripts "
@@ -336,15 +354,15 @@ class JobStore:
     def in_flight(self, provider: str) -> int:
         """Permits of a provider that are in use."""
         with _redis_errors():
-            return cast("int", self.redis.zcard(f"leases:{provider}"))
+            return self.redis.zcard(f"leases:{provider}")
 
     def counters(self) -> dict[str, int]:
-        """``accepted``, one count per state, ``retired``, ``bytes``, ``republished``, ``reclaimed``."""
+        """``accepted``, a count per state, ``retired``, ``bytes``, and what the keeper mended."""
         with _redis_errors():
             fields = cast("dict[str, str]", self.redis.hgetall("acct"))
         return {name: int(value) for name, value in fields.items()}
 
-    # -- the worker ------------------------------------------------------------------------------
+    # -- the worker
 
     def start(self, job_id: str, *, worker: str, token: str, permits: int) -> Grant | str:
         """Take a permit and open an attempt; the same token gets the same grant again.
@@ -408,18 +426,22 @@ class JobStore:
         return [cast("tuple[str, str, str]", tuple(line.split(" ", 2))) for line in stop]
 
     def register_envelope(self, queue: str, envelope: str) -> None:
-        """Store the message that ``admit`` puts on ``queue``; ``@JOB@`` and ``@TAG@`` stand in it."""
+        """Store the message that ``admit`` puts on ``queue``, ``@JOB@`` and ``@TAG@`` in it."""
         with _redis_errors():
             self.redis.set(f"envelope:{queue}", envelope)
 
-    # -- the keeper ------------------------------------------------------------------------------
+    # -- the keeper
 
     def calls(self, provider: str) -> list[Call]:
         """Every lease of a provider."""
         with _redis_errors():
             leases = self.redis.zrange(f"leases:{provider}", 0, -1, withscores=True)
         found = cast("list[tuple[str, float]]", leases)
-        return [Call(*member.split(" ", 1), renewed_at=int(score)) for member, score in found]
+        calls = []
+        for member, score in found:
+            job_id, token = member.split(" ")
+            calls.append(Call(job_id, token, renewed_at=int(score)))
+        return calls
 
     def reclaim(self, provider: str, call: Call) -> Reclaimed:
         """Give up a call whose lease has not been renewed since ``call.renewed_at``."""
@@ -464,9 +486,9 @@ class JobStore:
         mode = "empty" if only_if_empty else ""
         return cast("int", self._run("republish", queue, upto, mode))
 
-    # -- plumbing --------------------------------------------------------------------------------
+    # -- plumbing
 
-    def _run(self, name: str, *args: str | int) -> Any:  # noqa: ANN401 - a script's reply has its own shape
+    def _run(self, name: str, *args: str | int) -> Any:
         with _redis_errors():
             return self._scripts[name](args=args)
 

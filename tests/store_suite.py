@@ -1,4 +1,4 @@
-"""What the job store promises, for any Redis: run on fakeredis (unit) and on a real server (system).
+"""What the job store promises, on fakeredis (unit) and on a real server (system).
 
 A module that wants the suite imports ``StoreSuite`` and has a fixture ``client``.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -21,7 +22,7 @@ STATES = ("queued", "waiting", "calling", "succeeded", "failed", "cancelled", "e
 QUEUE = "chat.ollama"
 
 
-def a_job(**changes: object) -> NewJob:
+def a_job(**changes: Any) -> NewJob:
     """A job of local Ollama's interactive lane that has a minute."""
     job = NewJob(
         id=new_job_id(),
@@ -90,7 +91,11 @@ class StoreSuite:
 
         record = store.record(job.id)
         assert admitted.job_id == job.id
-        assert (record.state, record.lane, record.metadata) == ("queued", "interactive", {"team": "a"})
+        assert (record.state, record.lane, record.metadata) == (
+            "queued",
+            "interactive",
+            {"team": "a"},
+        )
         assert record.deadline_at - record.created_at == 60_000
         assert client.lrange(QUEUE, 0, -1) == [f'{{"id":"{job.id}","tag":"{job.id}.1"}}']
         assert store.counters()["accepted"] == store.counters()["queued"] == 1
@@ -260,7 +265,7 @@ class StoreSuite:
     # -- finish
 
     def test_finish_ends_the_job_in_celerys_format(self, store, client):
-        """The answer stands under celery-task-meta-<id>, the permit is back, the request is gone."""
+        """The answer stands where Celery has it, the permit is back, the request is gone."""
         job = a_job()
         store.admit(job)
         grant = self.start(store, job.id)
@@ -374,7 +379,7 @@ class StoreSuite:
         pubsub = client.pubsub(ignore_subscribe_messages=True)
         pubsub.subscribe("reply:1", "reply:2", "reply:3", f"celery-task-meta-{job.id}")
         self.finish(store, self.start(store, job.id))
-        heard = []
+        heard: list[tuple[str, str]] = []
         while len(heard) < 3:
             message = pubsub.get_message(timeout=5)
             if message:
@@ -501,7 +506,7 @@ class StoreSuite:
         assert became == ["queued"] * config.max_lost_calls + ["failed"]
         assert len(store.record(job.id).attempts) == config.max_lost_calls + 1
 
-    def test_a_renewed_lease_is_not_reclaimed(self, store, client):
+    def test_a_renewed_lease_is_not_reclaimed(self, store):
         """The keeper names the renewal it saw; another one in between saves the call."""
         job = a_job()
         store.admit(job)
@@ -590,7 +595,7 @@ class StoreSuite:
         assert (untouched, store.republish(QUEUE, 1, only_if_empty=True)) == (0, 1)
         assert json.loads(client.lindex(QUEUE, 0))["id"] == job.id
 
-    def test_a_job_accepted_before_any_envelope_is_woken_later(self, client, config, store):
+    def test_a_job_accepted_before_any_envelope_is_woken_later(self, client, store):
         """The record is the truth: the wake-up follows when a keeper has said how it looks."""
         client.delete(f"envelope:{QUEUE}")
         job = a_job()

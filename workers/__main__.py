@@ -1,4 +1,4 @@
-"""``python -m workers worker PROVIDER`` and ``python -m workers keeper``: the processes themselves."""
+"""``python -m workers worker PROVIDER`` and ``python -m workers keeper``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ def _worker(provider: str, instance: int | None) -> int:
     config = load_config()
     configure(f"worker {provider}", config.log_level)
     if provider not in config.providers:
-        raise ConfigError(f'provider "{provider}" does not exist; choose one of '
-                          f"{', '.join(sorted(config.providers))}")
+        raise ConfigError(
+            f'provider "{provider}" does not exist; choose one of '
+            f"{', '.join(sorted(config.providers))}"
+        )
     names = registered(config, os.environ)
     if provider not in names.names:
         raise ConfigError(f"provider {provider} is not registered: {names.missing[provider]}")

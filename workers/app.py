@@ -39,7 +39,7 @@ def make_celery(redis_url: str) -> Celery:
         # A worker holds what its threads are working on, and nothing ahead of that.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
-        # After a reconnect Celery lowers the window by the running tasks; our count has them already.
+        # After a reconnect Celery lowers the window by the running tasks, which our count has.
         worker_enable_prefetch_count_reduction=False,
         # `finish` writes the result, in Celery's format and in the same script as the state.
         task_ignore_result=True,

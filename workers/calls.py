@@ -1,4 +1,4 @@
-"""The upstream calls this process has in flight: their leases are renewed and their ends ordered here."""
+"""The upstream calls this process has in flight: renewing their leases, ordering their ends."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from chat.errors import QueueUnavailable
 from chat.jobs import new_token, queue_name
-from chat.store import Call
+from chat.store import BATCH, Call
 from chat.types import Lane
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class LeaseWatch:
             renewed_at, since = self._seen.get(key, (None, now))
             seen[key] = (call.renewed_at, since if renewed_at == call.renewed_at else now)
         self._seen = seen
-        return [
-            call for call in calls if now - seen[call.job_id, call.token][1] >= self.period_s
-        ]
+        return [call for call in calls if now - seen[call.job_id, call.token][1] >= self.period_s]
 
     def forget(self) -> None:
         """Start every lease's period anew."""
@@ -166,11 +164,11 @@ class Keeper:
         return True
 
     def _expire(self) -> None:
-        while self._store.expire_due() == 100:
+        while self._store.expire_due() == BATCH:
             pass
 
     def _retire(self) -> None:
-        while self._store.retire() == 100:
+        while self._store.retire() == BATCH:
             pass
 
     def _reclaim(self) -> None:
@@ -182,8 +180,12 @@ class Keeper:
                 continue
             for call in leases.overdue(calls, self._clock()):
                 reclaimed = self._store.reclaim(provider, call)
-                _log.warning("job %s: its call was not renewed for %.0f s: %s", call.job_id,
-                             LEASE_S, reclaimed.became)
+                _log.warning(
+                    "job %s: its call was not renewed for %.0f s: %s",
+                    call.job_id,
+                    LEASE_S,
+                    reclaimed.became,
+                )
 
     def _republish(self) -> None:
         for queue, watch in self._queues.items():

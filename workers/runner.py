@@ -104,12 +104,12 @@ class Runner:
                 )
             except ChatError as error:
                 ending = self._failed(grant, self._whose_deadline(error, remaining_s))
-            except Exception:
-                # A bug of ours: the job must end all the same, and the traceback belongs in the log.
+            except Exception:  # noqa: BLE001 - said below
+                # A bug of ours: the job must end all the same, and the log has the traceback.
                 _log.exception("job %s: the provider failed in an unforeseen way", grant.job_id)
-                error = ChatError("an internal error ended the call; the worker's log has it")
-                error.billed = Billed.MAYBE
-                ending = self._failed(grant, error)
+                fault = ChatError("an internal error ended the call; the worker's log has it")
+                fault.billed = Billed.MAYBE
+                ending = self._failed(grant, fault)
             else:
                 ending = self._succeeded(grant, response)
             self._finish(ending, started + remaining_s + _FINISH_GRACE_S)
@@ -147,7 +147,7 @@ class Runner:
             grant, state, error.to_wire(), error.code, error.upstream_status, error.billed
         )
 
-    def _ending(  # noqa: PLR0913 - one field each
+    def _ending(
         self,
         grant: Grant,
         state: JobState,
@@ -178,8 +178,12 @@ class Runner:
             except QueueUnavailable as error:
                 if time.monotonic() >= until:
                     path = self._orphans.keep(ending)
-                    _log.error("job %s: Redis stayed away (%s); its end is kept in %s",
-                               ending.job_id, error, path)
+                    _log.error(
+                        "job %s: Redis stayed away (%s); its end is kept in %s",
+                        ending.job_id,
+                        error,
+                        path,
+                    )
                     return
                 _log.warning("job %s: its end waits for Redis: %s", ending.job_id, error)
                 time.sleep(pause)

@@ -16,9 +16,9 @@ Everything here runs in the hub's thread, except ``Gate.set``. The classes lean 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from queue import Empty
-from typing import Any, ClassVar
+from typing import Any
 
 import kombu
 from kombu.transport import redis as kombu_redis
@@ -26,7 +26,16 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 from kombu.utils.scheduling import priority_cycle
 
-__all__ = ["GATE", "HELD", "Channel", "Connection", "Gate", "GatedCycle", "LocalCredit", "Transport"]
+__all__ = [
+    "GATE",
+    "HELD",
+    "Channel",
+    "Connection",
+    "Gate",
+    "GatedCycle",
+    "LocalCredit",
+    "Transport",
+]
 
 #: Delivery tag -> message this worker has received and not yet acknowledged. One per process and
 #: not per channel, so that a reconnect does not hand out a second window.
@@ -65,9 +74,10 @@ GATE = Gate()
 
 
 class GatedCycle(priority_cycle):  # type: ignore[misc]  # kombu has no types
-    """Queues in the order given, without those the gate has shut. No queue left: no BRPOP is sent."""
+    """Queues in the order given, without those the gate has shut; with none left, no BRPOP."""
 
-    in_flight: ClassVar[list[str]] = []
+    #: What the last BRPOP named.
+    in_flight: Sequence[str] = ()
 
     def wanted(self) -> list[str]:
         """The queues the next BRPOP should name."""
@@ -115,6 +125,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
     """The consuming side: credit, gate, and nothing left in a socket."""
 
     QoS = LocalCredit
+    _in_poll: Any
     _brpop_socket: Any = None
     _brpop_client_id: Any = None
 
@@ -179,7 +190,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
 
 
 class Connection(kombu.Connection):  # type: ignore[misc]  # kombu has no types
-    """Reconnects at once: kombu waits 2, 4, 6 … 30 s between its tries, and has no setting for it."""
+    """Reconnects at once: kombu waits 2, 4, 6 … 30 s between its tries, without a setting."""
 
     def _ensure_connection(self, *args: object, **kwargs: object) -> object:
         return super()._ensure_connection(

@@ -57,11 +57,11 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
     )
 
 
-def define_task(app: Celery, runner: Runner) -> Any:  # noqa: ANN401 - Celery has no types
+def define_task(app: Celery, runner: Runner) -> Any:
     """The one task: its id is the job id, it has no arguments and returns nothing."""
 
     @app.task(name=TASK_NAME, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
-    def run_job(self: Any) -> None:  # noqa: ANN401 - Celery has no types
+    def run_job(self: Any) -> None:
         if not runner.run(self.request.id):
             raise Reject("the worker is stopping", requeue=True)
 
@@ -96,8 +96,9 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     store.await_redis()
     register_envelopes(app, store, provider)
     for reclaimed in store.reclaim_worker(provider, worker):
-        _log.warning("job %s: lost by an earlier life of %s: %s", reclaimed.job_id, worker,
-                     reclaimed.became)
+        _log.warning(
+            "job %s: lost by an earlier life of %s: %s", reclaimed.job_id, worker, reclaimed.became
+        )
     orphans.hand_in(store, provider)
     calls.start()
     _follow_signals(stopping)
@@ -132,7 +133,7 @@ def _follow_signals(stopping: threading.Event) -> None:
     """
 
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
-    def ready(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery has no types
+    def ready(sender: Any, **_: object) -> None:
         GATE.hub = sender.hub
 
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]

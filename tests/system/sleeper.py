@@ -6,6 +6,7 @@ Arguments: Redis URL, threads, seconds a task takes, queues.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 import redis
@@ -43,8 +44,6 @@ def follow_gate():
             counters.incr("gate-set")
 
 
-import threading  # noqa: E402
-
 threading.Thread(target=follow_gate, daemon=True).start()
 worker = app.Worker(
     hostname="sleeper@test",
@@ -59,5 +58,5 @@ worker = app.Worker(
     redirect_stdouts=False,
 )
 worker.start()
-print(f"held at the end: {len(HELD)}", flush=True)
+sys.stdout.write(f"held at the end: {len(HELD)}\n")
 sys.exit(worker.exitcode or 0)

@@ -17,7 +17,7 @@ from tests.stack import Stack
 from tests.waiting import eventually
 
 
-def only_echo(path, body):
+def only_echo(_path, body):
     """Ollama's answer to a model it does not have; ``None`` lets the upstream echo."""
     if body["model"] == "echo":
         return None
@@ -101,8 +101,11 @@ def test_two_hundred_at_once_get_their_own_answers(stack, upstream):
 def test_a_job_is_submitted_and_polled(stack, upstream):
     """202 with a path, then the record through its states."""
     upstream.hold()
-    body = {"model": "echo", "messages": [{"role": "user", "content": "later"}],
-            "metadata": {"run": "7"}}
+    body = {
+        "model": "echo",
+        "messages": [{"role": "user", "content": "later"}],
+        "metadata": {"run": "7"},
+    }
     accepted = stack.http.post(f"{stack.url}/v1/jobs", json=body, timeout=30)
     job_id = accepted.json()["id"]
     eventually(lambda: stack.record(job_id)["state"] == "calling")

@@ -67,7 +67,9 @@ def test_a_worker_holds_nothing_ahead_of_its_threads(sleeper):
             samples.append(sleeper.popped_not_started(50_000))
         assert sleeper.settled(50_000)
         if stage == 0:
-            sleeper.redis.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            sleeper.redis.client.execute_command(
+                "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"
+            )
 
     assert max(samples) <= THREADS
     assert sorted(samples)[len(samples) // 2] == 0

@@ -73,7 +73,10 @@ def test_a_healthy_backlog_is_never_taken_for_lost(seed):
     """Workers start wake-ups in order but for a few seconds; nothing ever counts as lost."""
     chance = random.Random(seed)
     watch = QueueWatch(30.0)
-    waiting, hands, seq, mark, now, lost = [], [], 0, 0, 0.0, []
+    waiting: list[int] = []
+    hands: list[tuple[int, float]] = []
+    lost: list[int] = []
+    seq, mark, now = 0, 0, 0.0
     for _ in range(2000):
         now += 1.0
         for _ in range(chance.randrange(4)):

@@ -85,7 +85,7 @@ def test_a_lost_message_is_made_good_by_the_key(store, replies):
     assert waiter.wait(10).response == {"content": "Paris"}
 
 
-def test_wake_ends_the_wait_without_an_answer(store, replies):
+def test_wake_ends_the_wait_without_an_answer(replies):
     """The caller has gone."""
     job = a_job()
     waiter = replies.expect(job.id)
@@ -94,7 +94,7 @@ def test_wake_ends_the_wait_without_an_answer(store, replies):
     assert waiter.wait(10) is None
 
 
-def test_a_waiter_that_leaves_is_forgotten(store, replies):
+def test_a_waiter_that_leaves_is_forgotten(replies):
     """Nothing is kept for callers that are no longer there."""
     with replies.expect("job_a"):
         pass

@@ -1,0 +1,184 @@
+"""`chatd up`: everything with one command, restarted when it dies, and nothing left afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from bench.upstream import Upstream
+from cli.redis_server import free_port
+from tests.servers import Child, python
+from tests.waiting import eventually
+
+
+def processes(config: Path) -> dict[int, str]:
+    """Running processes that belong to a configuration, with their command lines.
+
+    chatd's have its name in their environment; Redis overwrites its own and works in data_dir.
+    """
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environ = (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            folder = (entry / "cwd").readlink()
+        except OSError:
+            continue  # It has ended meanwhile, or belongs to somebody else.
+        if command and (str(config).encode() in environ or folder.is_relative_to(config.parent)):
+            found[int(entry.name)] = command
+    return found
+
+
+@pytest.fixture
+def upstream():
+    upstream = Upstream().start()
+    yield upstream
+    upstream.release()
+    upstream.stop()
+
+
+class Up:
+    """`chatd up` on a folder of its own, with the Redis it brings along."""
+
+    def __init__(self, folder, upstream):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = folder / "lakehouse.toml"
+        self.config.write_text(
+            f'[chatd]\nbind = "127.0.0.1:{self.port}"\nollama_url = "{upstream.url}"\n'
+            f'data_dir = "{folder / "data"}"\n',
+            "utf-8",
+        )
+        environ = {"LAKEHOUSE_CONFIG": str(self.config), "PATH": "/usr/bin:/bin"}
+        for name in ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY"):
+            environ[name] = ""
+        self.child = Child(python("-m", "cli", "up"), folder / "up.log", environ).start()
+        eventually(
+            lambda: "chatd is ready on" in self.child.output(), within_s=60, what="chatd is ready"
+        )
+
+    def chat(self, question="hi"):
+        body = {"model": "echo", "messages": [{"role": "user", "content": question}]}
+        return requests.post(f"{self.url}/v1/chat", json=body, timeout=60)
+
+
+@pytest.fixture
+def up(tmp_path, upstream):
+    up = Up(tmp_path, upstream)
+    yield up
+    upstream.release()
+    up.child.stop(60)
+    assert processes(up.config) == {}
+
+
+def test_one_command_serves_and_ctrl_c_leaves_nothing(up):
+    """One line per process and the URL; SIGINT ends every process."""
+    answer = up.chat()
+    lines = up.child.output()
+    commands = list(processes(up.config).values())
+    up.child.send(signal.SIGINT)
+    code = up.child.wait(60)
+
+    assert answer.json()["content"] == "echo: hi"
+    assert len(commands) >= 6
+    for name in ("redis (", "keeper: pid", "worker ollama: pid", "api: pid", f"ready on {up.url}"):
+        assert name in lines
+    assert any(command.rstrip().endswith("chatd worker ollama") for command in commands)
+    assert code == 0
+    assert processes(up.config) == {}
+
+
+@pytest.mark.parametrize("name", ["keeper", "worker ollama", "api", "redis"])
+def test_what_dies_is_started_again(up, name):
+    """kill -9 of any of them: soon chats are answered again."""
+
+    def pids():
+        pattern = rf"^{name}.*: pid (\d+)$"
+        return [int(pid) for pid in re.findall(pattern, up.child.output(), re.MULTILINE)]
+
+    os.kill(pids()[0], signal.SIGKILL)
+    eventually(lambda: len(pids()) == 2, what="it was started a second time")
+
+    def answered():
+        try:
+            return up.chat().status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    eventually(answered, within_s=60)
+
+    assert up.child.alive
+    assert pids()[1] in processes(up.config)
+
+
+def test_ctrl_c_lets_running_calls_finish(up, upstream):
+    """The answer still arrives; then everything ends."""
+    upstream.hold()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(up.chat, "wait for me")
+        eventually(lambda: upstream.calls["wait for me"] == 1)
+        up.child.send(signal.SIGINT)
+        eventually(lambda: "stopping api" in up.child.output())
+        upstream.release()
+        answer = call.result(60)
+    code = up.child.wait(60)
+
+    assert answer.json()["content"] == "echo: wait for me"
+    assert code == 0
+
+
+def test_a_second_ctrl_c_kills(up, upstream):
+    """Somebody who cannot wait does not have to."""
+    upstream.hold()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(up.chat, "stuck")
+        eventually(lambda: upstream.calls["stuck"] == 1)
+        up.child.send(signal.SIGINT)
+        eventually(lambda: "stopping api" in up.child.output())
+        up.child.send(signal.SIGINT)
+        up.child.wait(60)
+        failure = call.exception(60)
+
+    assert isinstance(failure, requests.RequestException)
+    assert processes(up.config) == {}
+
+
+def test_children_end_when_up_itself_is_killed(up):
+    """The kernel tells them; nothing is left behind."""
+    up.child.kill()
+
+    eventually(lambda: processes(up.config) == {}, within_s=60)
+
+
+def test_what_was_queued_survives_a_restart_of_everything(tmp_path, upstream):
+    """The embedded Redis keeps its files, its address and its password."""
+    first = Up(tmp_path, upstream)
+    upstream.hold()
+    body = {"model": "echo", "messages": [{"role": "user", "content": "tomorrow"}]}
+    ids = [
+        requests.post(f"{first.url}/v1/jobs", json=body, timeout=30).json()["id"] for _ in range(12)
+    ]
+    first.child.kill()
+    for pid in processes(first.config):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: processes(first.config) == {}, within_s=60)
+    upstream.release()
+    first.child.log.unlink()
+    second = Up(tmp_path, upstream)
+    try:
+        states = []
+        for job_id in ids:
+            record = requests.get(f"{second.url}/v1/jobs/{job_id}?wait=60", timeout=90).json()
+            states.append(record["state"])
+    finally:
+        second.child.stop(60)
+
+    assert states == ["succeeded"] * 12
