@@ -12,12 +12,13 @@ from typing import Protocol, cast
 from flask import current_app
 
 from api.hangup import HangupMonitor
+from chat.connection import connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
 from chat.registry import Names
 from chat.replies import Replies
 from chat.settings import ChatdConfig
-from chat.store import Admitted, JobStore, connect, redis_url
+from chat.store import Admitted, JobStore
 from chat.types import JSON
 
 __all__ = ["EXTENSION", "Connections", "FrontEnd", "Store", "front_end"]

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from chat.connection import RETRY_AFTER_S, redis_errors
 from chat.errors import (
-    ConfigError,
     IdempotencyMismatch,
     InvalidRequest,
     JobNotFound,
@@ -35,7 +29,7 @@ from chat.jobs import Attempt, JobRecord, JobState, NewJob, Outcome, queue_name
 from chat.types import JSON, Billed, ChatRequest, Lane
 
 if TYPE_CHECKING:
-    from chat.config import ChatdConfig
+    from chat.settings import ChatdConfig
 
 __all__ = [
     "BATCH",
@@ -44,64 +38,13 @@ __all__ = [
     "Grant",
     "JobStore",
     "Reclaimed",
-    "connect",
-    "embedded_url_file",
     "load_script",
-    "redis_url",
 ]
-
-#: Seconds a caller is asked to wait when the queue is full or Redis is away.
-RETRY_AFTER_S = 5.0
 
 #: How many jobs the keeper's scripts look at in one call.
 BATCH = 100
 
-_CONNECTIONS = 64
-#: Seconds a call waits for a connection when all of them are in use.
-_POOL_WAIT_S = 10.0
-
 _PRELUDE = "prelude.lua"
-
-
-def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redis.Redis:
-    """A client whose every call ends: at most ``(retries + 1) * timeout_s`` and the pauses between.
-
-    Retrying is safe because the scripts are idempotent. RESP 2 is asked for, since pub/sub and
-    commands need nothing newer. Callers beyond ``_CONNECTIONS`` wait for one to come free; the
-    usual pool would refuse them.
-    """
-    pool = redis.BlockingConnectionPool.from_url(
-        redis_url,
-        max_connections=_CONNECTIONS,
-        timeout=_POOL_WAIT_S,
-        decode_responses=True,
-        protocol=2,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
-        health_check_interval=25,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
-    )
-    return redis.Redis.from_pool(pool)
-
-
-def embedded_url_file(config: ChatdConfig) -> Path:
-    """Where ``chatd up`` writes the URL, password included, of the Redis it has started."""
-    return config.data_dir / "redis" / "url"
-
-
-def redis_url(config: ChatdConfig) -> str:
-    """The configured Redis, else the one that ``chatd up`` runs. Raises ``ConfigError``."""
-    if config.redis_url:
-        return config.redis_url
-    file = embedded_url_file(config)
-    try:
-        return file.read_text("utf-8").strip()
-    except FileNotFoundError:
-        raise ConfigError(
-            f'[chatd] redis_url is "" and no Redis of chatd\'s own has been started ({file} is '
-            "missing); run `chatd up`, or set redis_url"
-        ) from None
 
 
 def load_script(name: str) -> str:
@@ -246,7 +189,7 @@ class JobStore:
 
     def record(self, job_id: str) -> JobRecord:
         """The record of a job, its answer included. Raises ``JobNotFound``."""
-        with _redis_errors():
+        with redis_errors():
             pipeline = self.redis.pipeline(transaction=True)
             pipeline.hgetall(f"job:{job_id}")
             pipeline.get(f"celery-task-meta-{job_id}")
@@ -268,7 +211,7 @@ class JobStore:
 
     def outcomes(self, job_ids: Sequence[str]) -> dict[str, Outcome]:
         """The ends of those jobs that are over, in one round trip."""
-        with _redis_errors():
+        with redis_errors():
             metas = self.redis.mget([f"celery-task-meta-{job_id}" for job_id in job_ids])
         found = (_outcome(meta) for meta in cast("list[str | None]", metas))
         return {outcome.job_id: outcome for outcome in found if outcome is not None}
@@ -289,36 +232,13 @@ class JobStore:
 
     def ping(self) -> None:
         """Raises ``QueueUnavailable`` when Redis does not answer."""
-        with _redis_errors():
+        with redis_errors():
             self.redis.ping()
-
-    def await_redis(self, timeout_s: float = 60.0) -> None:
-        """Wait for Redis at a process's start.
-
-        Raises ``QueueUnavailable`` when it does not come, and ``ConfigError`` for a cluster: the
-        scripts touch broker, records and budgets together.
-        """
-        until = time.monotonic() + timeout_s
-        while True:
-            try:
-                self.ping()
-                break
-            except QueueUnavailable:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.1)
-        with _redis_errors():
-            info = self.redis.info("cluster")
-        if int(info.get("cluster_enabled", 0)):
-            raise ConfigError(
-                "[chatd] redis_url points at a Redis Cluster, which chatd cannot use: its scripts "
-                "need all keys in one database; point it at a single Redis"
-            )
 
     def workers(self, providers: Iterable[str]) -> dict[str, float | None]:
         """Seconds since a worker of each provider was last seen; ``None`` when never."""
         names = list(providers)
-        with _redis_errors():
+        with redis_errors():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.time()
             for name in names:
@@ -332,7 +252,7 @@ class JobStore:
 
     def lanes(self, provider: str) -> dict[str, JSON]:
         """Per lane: ``depth`` (jobs queued) and ``oldest_age_s`` of the one that is next."""
-        with _redis_errors():
+        with redis_errors():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.time()
             for lane in Lane:
@@ -353,12 +273,12 @@ class JobStore:
 
     def in_flight(self, provider: str) -> int:
         """Permits of a provider that are in use."""
-        with _redis_errors():
+        with redis_errors():
             return self.redis.zcard(f"leases:{provider}")
 
     def counters(self) -> dict[str, int]:
         """``accepted``, a count per state, ``retired``, ``bytes``, and what the keeper mended."""
-        with _redis_errors():
+        with redis_errors():
             fields = cast("dict[str, str]", self.redis.hgetall("acct"))
         return {name: int(value) for name, value in fields.items()}
 
@@ -427,14 +347,14 @@ class JobStore:
 
     def register_envelope(self, queue: str, envelope: str) -> None:
         """Store the message that ``admit`` puts on ``queue``, ``@JOB@`` and ``@TAG@`` in it."""
-        with _redis_errors():
+        with redis_errors():
             self.redis.set(f"envelope:{queue}", envelope)
 
     # -- the keeper
 
     def calls(self, provider: str) -> list[Call]:
         """Every lease of a provider."""
-        with _redis_errors():
+        with redis_errors():
             leases = self.redis.zrange(f"leases:{provider}", 0, -1, withscores=True)
         found = cast("list[tuple[str, float]]", leases)
         calls = []
@@ -473,7 +393,7 @@ class JobStore:
 
     def marks(self, queue: str) -> tuple[int, int, bool]:
         """Of a queue: the last sequence number, the highest that was started, is its list empty."""
-        with _redis_errors():
+        with redis_errors():
             pipeline = self.redis.pipeline(transaction=True)
             pipeline.get(f"seq:{queue}")
             pipeline.get(f"mark:{queue}")
@@ -489,20 +409,8 @@ class JobStore:
     # -- plumbing
 
     def _run(self, name: str, *args: str | int) -> Any:
-        with _redis_errors():
+        with redis_errors():
             return self._scripts[name](args=args)
-
-
-@contextmanager
-def _redis_errors() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise QueueUnavailable(
-            f"Redis cannot be used just now ({type(error).__name__}: {str(error)[:200]}); "
-            "try again, and look at `chatd check`",
-            retry_after_s=RETRY_AFTER_S,
-        ) from error
 
 
 def _dump(value: JSON | dict[str, str]) -> str:

@@ -101,9 +101,9 @@ def check() -> None:
 
 
 def _ping(config: ChatdConfig) -> None:
-    from chat.store import JobStore, connect, redis_url
+    from chat.connection import await_redis, connect, redis_url
 
-    JobStore(connect(redis_url(config), timeout_s=2, retries=0), config).await_redis(timeout_s=0)
+    await_redis(connect(redis_url(config), timeout_s=2, retries=0), timeout_s=0)
 
 
 @main.command()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chat.connection import embedded_url_file
 from chat.errors import ConfigError
-from chat.store import embedded_url_file
 
 if TYPE_CHECKING:
     from chat.config import ChatdConfig

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import redis
 import requests
 
+from chat.connection import await_redis, connect
 from chat.errors import QueueUnavailable
 from chat.registry import registered
-from chat.store import JobStore, connect
 from cli.redis_server import prepare
 from cli.supervisor import Supervisor
 
@@ -40,8 +41,8 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
             server = prepare(config)
             url = server.url
             supervisor.add(f"redis ({server.name})", server.command)
-        store = JobStore(connect(url, timeout_s=1, retries=0), config)
-        if not supervisor.watch(lambda: _answers(store)):
+        client = connect(url, timeout_s=1, retries=0)
+        if not supervisor.watch(lambda: _answers(client)):
             return 0
         chatd = _command()
         supervisor.add("keeper", [*chatd, "keeper"])
@@ -69,9 +70,9 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _answers(store: JobStore) -> bool:
+def _answers(client: redis.Redis) -> bool:
     try:
-        store.await_redis(timeout_s=0)
+        await_redis(client, timeout_s=0)
     except QueueUnavailable:
         return False
     return True

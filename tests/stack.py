@@ -10,7 +10,8 @@ from typing import Any
 import requests
 
 from chat.config import load_config
-from chat.store import JobStore, connect
+from chat.connection import connect
+from chat.store import JobStore
 from cli.redis_server import free_port
 from tests.servers import Child, RedisProcess, python
 from tests.waiting import eventually

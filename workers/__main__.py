@@ -10,10 +10,11 @@ import sys
 import threading
 
 from chat.config import load_config
+from chat.connection import await_redis, connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
 from chat.logs import configure
 from chat.registry import log_registration, registered
-from chat.store import JobStore, connect, redis_url
+from chat.store import JobStore
 from workers.app import make_celery, register_envelopes
 from workers.keeper import Keeper
 from workers.worker import run_worker
@@ -42,7 +43,7 @@ def _keeper() -> int:
     log_registration(names, _log)
     url = redis_url(config)
     store = JobStore(connect(url), config)
-    store.await_redis()
+    await_redis(store.redis)
     app = make_celery(url)
     # Every provider: one that has lost its key may still have jobs in its queue.
     for provider in config.providers:

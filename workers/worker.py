@@ -14,9 +14,10 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 
 from chat.builder import build_registry
+from chat.connection import await_redis, connect
 from chat.errors import ConfigError
 from chat.jobs import TASK_NAME, queue_name
-from chat.store import JobStore, connect
+from chat.store import JobStore
 from chat.types import Lane
 from workers.app import make_celery, register_envelopes
 from workers.calls import Calls
@@ -93,7 +94,7 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     )
     app = make_celery(redis_url)
     define_task(app, runner)
-    store.await_redis()
+    await_redis(store.redis)
     register_envelopes(app, store, provider)
     for reclaimed in store.reclaim_worker(provider, worker):
         _log.warning(

@@ -1,0 +1,131 @@
+"""The way to Redis: which one, how long a call may take, and its faults as one error of ours."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from chat.errors import ConfigError, QueueUnavailable
+
+if TYPE_CHECKING:
+    from chat.settings import ChatdConfig
+
+__all__ = [
+    "RETRY_AFTER_S",
+    "await_redis",
+    "connect",
+    "embedded_url_file",
+    "redis_errors",
+    "redis_url",
+]
+
+_log = logging.getLogger(__name__)
+
+#: Seconds a caller is asked to wait when the queue is full or Redis is away.
+RETRY_AFTER_S = 5.0
+
+_OLDEST_REDIS = (6, 2)
+
+_CONNECTIONS = 64
+#: Seconds a call waits for a connection when all of them are in use.
+_POOL_WAIT_S = 10.0
+
+
+def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redis.Redis:
+    """A client whose every call ends: at most ``(retries + 1) * timeout_s`` and the pauses between.
+
+    Retrying is safe because the scripts are idempotent. RESP 2 is asked for, since pub/sub and
+    commands need nothing newer. Callers beyond ``_CONNECTIONS`` wait for one to come free; the
+    usual pool would refuse them.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
+        redis_url,
+        max_connections=_CONNECTIONS,
+        timeout=_POOL_WAIT_S,
+        decode_responses=True,
+        protocol=2,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        health_check_interval=25,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+    )
+    return redis.Redis.from_pool(pool)
+
+
+def embedded_url_file(config: ChatdConfig) -> Path:
+    """Where ``chatd up`` writes the URL, password included, of the Redis it has started."""
+    return config.data_dir / "redis" / "url"
+
+
+def redis_url(config: ChatdConfig) -> str:
+    """The configured Redis, else the one that ``chatd up`` runs. Raises ``ConfigError``."""
+    if config.redis_url:
+        return config.redis_url
+    file = embedded_url_file(config)
+    try:
+        return file.read_text("utf-8").strip()
+    except FileNotFoundError:
+        raise ConfigError(
+            f'[chatd] redis_url is "" and no Redis of chatd\'s own has been started ({file} is '
+            "missing); run `chatd up`, or set redis_url"
+        ) from None
+
+
+def await_redis(client: redis.Redis, timeout_s: float = 60.0) -> None:
+    """Wait for Redis at a process's start.
+
+    Raises ``QueueUnavailable`` when it does not come, and ``ConfigError`` for a cluster: the
+    scripts touch broker, records and budgets together.
+    """
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            with redis_errors():
+                client.ping()
+            break
+        except QueueUnavailable:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
+    with redis_errors():
+        info = client.info()
+    if int(info.get("cluster_enabled", 0)):
+        raise ConfigError(
+            "[chatd] redis_url points at a Redis Cluster, which chatd cannot use: its scripts "
+            "need all keys in one database; point it at a single Redis"
+        )
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
+        raise ConfigError(
+            f"[chatd] redis_url points at Redis {version}; chatd and Celery's transport need "
+            "6.2 or newer"
+        )
+    if info.get("maxmemory_policy", "noeviction") != "noeviction":
+        _log.warning(
+            "Redis evicts keys when it is full (maxmemory-policy %s): jobs could vanish; "
+            "set maxmemory-policy noeviction",
+            info["maxmemory_policy"],
+        )
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn whatever redis-py raises inside into ``QueueUnavailable``."""
+    try:
+        yield
+    except RedisError as error:
+        raise QueueUnavailable(
+            f"Redis cannot be used just now ({type(error).__name__}: {str(error)[:200]}); "
+            "try again, and look at `chatd check`",
+            retry_after_s=RETRY_AFTER_S,
+        ) from error
