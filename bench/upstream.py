@@ -44,6 +44,7 @@ class Upstream:
     answered: int = 0
     dropped: int = 0
     in_flight: int = 0
+    peak: int = 0
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -137,6 +138,7 @@ class Upstream:
         question = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         self.calls[question] += 1
         self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
         if self.half_body:
             writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"model": "m", ')
         try:

@@ -173,6 +173,23 @@ class StoreSuite:
             {"content": "Paris – “ok”"},
         ]
 
+    def test_a_caller_who_joins_is_told_of_the_end(self, store, client):
+        """Its channel is added to the job's watchers in the same step."""
+        job = a_job(idempotency_key="k", body_hash="h", reply_to="reply:1")
+        store.admit(job)
+        store.admit(a_job(idempotency_key="k", body_hash="h", reply_to="reply:2"))
+        pubsub = client.pubsub(ignore_subscribe_messages=True)
+        pubsub.subscribe("reply:1", "reply:2")
+        self.finish(store, self.start(store, job.id))
+        heard = set()
+        while len(heard) < 2:
+            message = pubsub.get_message(timeout=5)
+            if message:
+                heard.add(message["channel"])
+
+        assert heard == {"reply:1", "reply:2"}
+        pubsub.close()
+
     def test_an_idempotency_key_with_another_body_is_refused(self, store):
         """The key is bound to the first body."""
         store.admit(a_job(idempotency_key="k", body_hash="h"))

@@ -121,6 +121,24 @@ def test_two_keepers_do_no_harm(stack, upstream):
     assert set(upstream.calls.values()) == {1}
 
 
+def test_two_workers_share_the_permits(stack, upstream):
+    """Sixteen threads, eight permits: never more than eight calls, and every job is answered."""
+    second = stack.child("worker-2", "worker", "ollama").start()
+    try:
+        eventually(lambda: stack.redis.client.zcard("workers:ollama") == 2)
+        upstream.delay_s = 0.1
+        jobs = [stack.submit(f"job {n}") for n in range(60)]
+        records = [stack.ended(job_id) for job_id in jobs]
+    finally:
+        second.stop()
+    workers = {attempt["worker"] for record in records for attempt in record["attempts"]}
+
+    assert {record["state"] for record in records} == {"succeeded"}
+    assert len(workers) == 2
+    assert upstream.peak <= 8
+    assert set(upstream.calls.values()) == {1}
+
+
 def test_a_stopping_worker_finishes_its_calls_and_leaves_the_rest(stack, upstream):
     """SIGTERM under load: no call is cut, no wake-up lost; its successor does the others."""
     upstream.hold()

@@ -1,0 +1,97 @@
+"""Which Redis chatd uses, and which it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import fakeredis
+import pytest
+import redis
+
+from chat.connection import await_redis, connect, embedded_url_file, redis_errors, redis_url
+from chat.errors import ConfigError, QueueUnavailable
+from chat.settings import ChatdConfig
+
+
+class Server(fakeredis.FakeRedis):
+    """A server that says of itself what the test wants."""
+
+    facts: dict[str, object] = {}  # noqa: RUF012 - replaced per instance
+
+    def info(self, *_args, **_options):
+        return self.facts
+
+
+def server(**facts):
+    found = Server(decode_responses=True)
+    found.facts = {"redis_version": "7.2.4", **facts}
+    return found
+
+
+def test_the_configured_redis_comes_first(tmp_path):
+    """Whatever `chatd up` may have left behind."""
+    config = replace(ChatdConfig(), data_dir=tmp_path, redis_url="redis://127.0.0.1:6379/0")
+
+    assert redis_url(config) == "redis://127.0.0.1:6379/0"
+
+
+def test_without_one_it_is_that_of_chatd_up(tmp_path):
+    """Its URL stands in data_dir; without it the message says what to do."""
+    config = replace(ChatdConfig(), data_dir=tmp_path)
+    with pytest.raises(ConfigError, match="chatd up"):
+        redis_url(config)
+    file = embedded_url_file(config)
+    file.parent.mkdir()
+    file.write_text("redis://:pw@127.0.0.1:20001/0\n")
+
+    assert redis_url(config) == "redis://:pw@127.0.0.1:20001/0"
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        pytest.param({"cluster_enabled": 1}, "Cluster", id="cluster"),
+        pytest.param({"redis_version": "6.0.16"}, "6.2 or newer", id="old"),
+    ],
+)
+def test_a_redis_that_cannot_work_is_refused(facts, says):
+    """At boot and in words, not later by a script error."""
+    with pytest.raises(ConfigError, match=says):
+        await_redis(server(**facts))
+
+
+def test_eviction_is_warned_of(caplog):
+    """Somebody else's Redis may be set up as a cache."""
+    await_redis(server(maxmemory_policy="noeviction"))
+    quiet = caplog.text
+    await_redis(server(maxmemory_policy="allkeys-lru"))
+
+    assert quiet == ""
+    assert "noeviction" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        redis.ConnectionError("refused"),
+        redis.TimeoutError("slow"),
+        redis.exceptions.OutOfMemoryError("OOM"),
+        redis.exceptions.ReadOnlyError("replica"),
+        redis.exceptions.BusyLoadingError("loading"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_every_fault_of_redis_is_one_error(fault):
+    """With its kind in the message, and when to come back."""
+    with pytest.raises(QueueUnavailable, match=type(fault).__name__) as error, redis_errors():
+        raise fault
+
+    assert error.value.retry_after_s
+    assert error.value.retryable
+
+
+def test_callers_wait_for_a_connection_instead_of_being_refused():
+    """redis-py's usual pool raises at its limit."""
+    pool = connect("redis://127.0.0.1:1/0").connection_pool
+
+    assert isinstance(pool, redis.BlockingConnectionPool)
