@@ -19,3 +19,5 @@ def configure(process: str, level: str) -> None:
     )
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    # It quotes headers that it cannot read, and an upstream may have put our key into them.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)

@@ -83,7 +83,7 @@ def prepare(config: ChatdConfig) -> RedisServer:
 
     It listens on 127.0.0.1 behind a random password. Address and password survive restarts, so
     that processes which are still running find it again. Every write goes to an append-only file
-    that is synced each second; nothing is evicted.
+    that is synced each second; nothing is evicted. Its log is ``redis.log`` beside its data.
     """
     binary = find_binary()
     url_file = embedded_url_file(config)
@@ -106,6 +106,7 @@ def prepare(config: ChatdConfig) -> RedisServer:
                 f"maxmemory {max_memory(config)}",
                 "maxmemory-policy noeviction",
                 "daemonize no",
+                f'logfile "{folder / "redis.log"}"',
                 "",
             ]
         ),

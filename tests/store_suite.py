@@ -181,7 +181,7 @@ class StoreSuite:
         pubsub = client.pubsub(ignore_subscribe_messages=True)
         pubsub.subscribe("reply:1", "reply:2")
         self.finish(store, self.start(store, job.id))
-        heard = set()
+        heard: set[str] = set()
         while len(heard) < 2:
             message = pubsub.get_message(timeout=5)
             if message:
@@ -353,9 +353,44 @@ class StoreSuite:
             "late",
             "succeeded",
         )
-        assert [a.outcome for a in store.record(job.id).attempts] == ["late", "superseded"]
+        # What the newer call cost is in the ledger all the same.
+        assert [(a.outcome, a.billed) for a in store.record(job.id).attempts] == [
+            ("late", "yes"),
+            ("superseded", "yes"),
+        ]
 
-    def test_an_older_error_changes_only_the_ledger(self, store):
+    def test_a_superseded_call_is_told_at_once(self, store, client):
+        """Its worker hears of it on its own channel."""
+        job = a_job(lane=Lane.BATCH)
+        store.admit(job)
+        old = self.start(store, job.id, "old")
+        self.reclaim(store)
+        store.start(job.id, worker="ollama-2@here", token="new", permits=4)
+        pubsub = client.pubsub()
+        pubsub.subscribe("chatd:stop:ollama-2@here")
+        assert pubsub.get_message(timeout=5)["type"] == "subscribe"
+        self.finish(store, old)
+        message = None
+        while message is None:
+            message = pubsub.get_message(timeout=5)
+
+        assert message["data"] == f"{job.id} new"
+        pubsub.close()
+
+    def test_a_call_that_ends_after_its_job_is_in_the_ledger(self, store, client):
+        """The job failed as unknown when its lease was lost; then the call came back."""
+        job = a_job()
+        store.admit(job)
+        grant = self.start(store, job.id)
+        self.reclaim(store)
+
+        assert self.finish(store, grant) == ("late", "failed")
+        record = store.record(job.id)
+        assert (record.state, record.error["code"]) == ("failed", "outcome_unknown")
+        assert [(a.outcome, a.billed) for a in record.attempts] == [("late", "yes")]
+        assert client.xrevrange("audit", count=1)[0][1]["event"] == "late"
+
+    def test_an_older_error_changes_only_the_ledger(self, store, client):
         """The newer attempt goes on."""
         job = a_job(lane=Lane.BATCH)
         store.admit(job)
@@ -365,6 +400,11 @@ class StoreSuite:
 
         late = self.finish(store, old, JobState.FAILED, {"code": "x", "message": ""}, "x")
         assert late == ("late", "calling")
+        assert [(a.outcome, a.billed) for a in store.record(job.id).attempts] == [
+            ("late", "yes"),
+            (None, None),
+        ]
+        assert client.xrevrange("audit", count=1)[0][1]["event"] == "late"
         assert self.finish(store, new) == ("done", "succeeded")
 
     def test_a_forgotten_job_is_made_again(self, store, client):
@@ -382,7 +422,42 @@ class StoreSuite:
             {"team": "a"},
             "succeeded",
         )
+        assert [(a.worker, a.outcome) for a in record.attempts] == [("ollama-1@here", "succeeded")]
         assert store.counters()["accepted"] == 1
+
+    def test_an_ended_job_leaves_only_what_is_kept(self, store, client, config):
+        """No deadline, no place in a queue; a record and a result that are removed in time."""
+        job = a_job()
+        store.admit(job)
+        self.finish(store, self.start(store, job.id))
+        seconds, _ = client.time()
+        kept_s = client.zscore("terminal", f"{job.id} succeeded") / 1000 - seconds
+
+        assert client.zcard("deadlines") == client.zcard(f"queued:{QUEUE}") == 0
+        assert config.retention_s - 60 < kept_s <= config.retention_s + 1
+        assert client.ttl(f"job:{job.id}") > config.retention_s
+        assert client.ttl(f"celery-task-meta-{job.id}") > config.retention_s
+
+    def test_answers_somebody_waited_for_are_kept_less_long(self, store, client, config):
+        """They have been delivered; the record is there for questions about the bill."""
+        job = a_job(reply_to="reply:1")
+        store.admit(job)
+        self.finish(store, self.start(store, job.id))
+
+        assert client.ttl(f"job:{job.id}") <= 2 * config.sync_retention_s < config.retention_s
+
+    def test_the_audit_stream_tells_the_story(self, store, client):
+        """One entry per change of state, in order, with the worker."""
+        job = a_job()
+        store.admit(job)
+        self.finish(store, self.start(store, job.id))
+        story = [(e["job"], e["event"], e["detail"]) for _, e in client.xrange("audit")]
+
+        assert story == [
+            (job.id, "queued", ""),
+            (job.id, "calling", "ollama-1@here"),
+            (job.id, "succeeded", "succeeded"),
+        ]
 
     # -- watch, cancel, expire, retire
 
@@ -460,6 +535,38 @@ class StoreSuite:
         self.finish(store, grant, JobState.CANCELLED, {"code": "job_cancelled", "message": ""})
         assert store.record(job.id).state == "cancelled"
 
+    def test_the_worker_hears_of_a_cancelled_call_at_once(self, store, client):
+        """The heartbeat is only the net; the order goes out on the worker's own channel."""
+        job = a_job()
+        store.admit(job)
+        self.start(store, job.id)
+        pubsub = client.pubsub()
+        pubsub.subscribe("chatd:stop:ollama-1@here")
+        assert pubsub.get_message(timeout=5)["type"] == "subscribe"
+        store.cancel(job.id)
+        message = None
+        while message is None:
+            message = pubsub.get_message(timeout=5)
+
+        assert message["data"] == f"{job.id} t1"
+        pubsub.close()
+
+    def test_an_ended_job_cannot_be_cancelled(self, store):
+        """Terminal states never change."""
+        job = a_job()
+        store.admit(job)
+        self.finish(store, self.start(store, job.id))
+        record = store.record(job.id)
+
+        assert store.cancel(job.id) == "succeeded"
+        assert store.record(job.id) == record
+
+    def test_a_deadline_without_a_job_is_forgotten(self, store, client):
+        """A rollback may leave one behind; it is not looked at for ever."""
+        client.zadd("deadlines", {new_job_id(): 1})
+
+        assert (store.expire_due(), store.expire_due()) == (1, 0)
+
     def test_due_jobs_expire_and_calls_do_not(self, store):
         """The keeper ends what is in no call; the call's own worker ends the rest."""
         queued = a_job(timeout_ms=0)
@@ -472,17 +579,21 @@ class StoreSuite:
 
         assert store.expire_due() == 2
         assert store.record(queued.id).state == "expired"
+        assert store.redis.zscore("deadlines", later.id) > 1
         assert store.record(later.id).state == "calling"
 
     def test_expire_of_one_job_returns_its_end(self, store):
         """None before the deadline; afterwards the outcome, whoever brought it about."""
-        early, due = a_job(), a_job(timeout_ms=0)
-        store.admit(early)
-        store.admit(due)
+        early, due, done = a_job(), a_job(timeout_ms=0), a_job()
+        for job in (early, due, done):
+            store.admit(job)
+        self.finish(store, self.start(store, done.id))
+        store.redis.hset(f"job:{done.id}", "deadline", 1)
 
         assert store.expire(early.id) is None
         assert store.expire(due.id).error["code"] == "deadline_exceeded"
         assert store.expire(due.id).state == "expired"
+        assert store.expire(done.id).state == "succeeded"
         assert store.expire(new_job_id()) is None
 
     def test_retire_removes_and_counts(self, store, client):

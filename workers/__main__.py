@@ -13,7 +13,7 @@ from chat.config import load_config
 from chat.connection import await_redis, connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
 from chat.logs import configure
-from chat.registry import log_registration, registered
+from chat.registry import registered
 from chat.store import JobStore
 from workers.app import make_celery, register_envelopes
 from workers.keeper import Keeper
@@ -39,8 +39,6 @@ def _worker(provider: str, instance: int | None) -> int:
 def _keeper() -> int:
     config = load_config()
     configure("keeper", config.log_level)
-    names = registered(config, os.environ)
-    log_registration(names, _log)
     url = redis_url(config)
     store = JobStore(connect(url), config)
     await_redis(store.redis)

@@ -7,11 +7,13 @@ import logging
 import os
 import socket
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from celery import Celery, signals
 from celery.exceptions import Reject
+from celery.platforms import SecurityWarning
 
 from chat.builder import build_registry
 from chat.connection import await_redis, connect
@@ -92,6 +94,8 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
         timeout_s=config.timeout_s,
         stopping=stopping,
     )
+    # Celery warns of root because of pickle, which this worker does not accept.
+    warnings.simplefilter("ignore", SecurityWarning)
     app = make_celery(redis_url)
     define_task(app, runner)
     await_redis(store.redis)
