@@ -1,0 +1,1 @@
+"""The upstreams: one small file per provider, over one way to make an HTTP call."""

@@ -1,0 +1,154 @@
+"""Reading what an upstream answered, field by field, with every wrong type told as such."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from chat.errors import UpstreamProtocolError
+from chat.types import JSON
+
+__all__ = ["Fields", "parse_json"]
+
+#: The largest count that every JSON reader on the way (Redis' Lua, JavaScript) keeps exact.
+_LARGEST_COUNT = 2**53
+
+
+def parse_json(text: str) -> Any:
+    """Decode JSON as RFC 8259 has it; whatever is wrong with ``text`` is a ValueError.
+
+    Python's reader alone would take ``NaN`` and ``Infinity``, which no other reader takes from us,
+    and would answer deep nesting with a RecursionError.
+    """
+    try:
+        return json.loads(text, parse_constant=_not_a_number)
+    except RecursionError:
+        msg = "nested too deeply"
+        raise ValueError(msg) from None
+
+
+def _not_a_number(constant: str) -> NoReturn:
+    msg = f"{constant} is not JSON"
+    raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A JSON object out of an answer of ``provider``; ``path`` is where in the answer it stands.
+
+    A field that is missing and one that is ``null`` are the same. A field of another type than the
+    reader expects is an UpstreamProtocolError that names its path.
+    """
+
+    provider: str
+    status: int
+    values: JSON
+    path: str = ""
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def text(self, key: str) -> str | None:
+        """A string. Half a surrogate pair, which no UTF-8 can carry, becomes a question mark."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise self.fault(key, "a string")
+        return value.encode("utf-8", "replace").decode()
+
+    def object_text(self, key: str) -> str | None:
+        """An object as JSON text, or the text that stands in its place."""
+        value = self.values.get(key)
+        if not isinstance(value, dict):
+            return self.text(key)
+        try:
+            return json.dumps(value)
+        except RecursionError:
+            raise self.fault(key, "an object of a usual depth") from None
+
+    def flag(self, key: str) -> bool | None:
+        """True or false."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.fault(key, "true or false")
+        return value
+
+    def count(self, key: str) -> int | None:
+        """A whole number from zero on; ``14.0`` is one, as some JSON writers have it."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.fault(key, "a whole number")
+        if not 0 <= value <= _LARGEST_COUNT:
+            raise self.fault(key, "a count")
+        return value
+
+    def amount(self, key: str) -> float | None:
+        """A sum of money, as a number or as a decimal string."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise self.fault(key, "an amount")
+        try:
+            amount = float(value)
+        except (ValueError, OverflowError):
+            raise self.fault(key, "an amount") from None
+        if not math.isfinite(amount) or amount < 0:
+            raise self.fault(key, "an amount")
+        return amount
+
+    def child(self, key: str) -> Fields:
+        """An object; an empty one stands for a missing one."""
+        value = self.values.get(key)
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            raise self.fault(key, "an object")
+        return Fields(self.provider, self.status, value, self._path_of(key))
+
+    def children(self, key: str) -> list[Fields]:
+        """A list of objects; an empty list stands for a missing one."""
+        value = self.values.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.fault(key, "a list")
+        path = self._path_of(key)
+        for index, item in enumerate(value):
+            if not isinstance(item, dict):
+                raise self._fault(f"{path}[{index}]", item, "an object")
+        return [
+            Fields(self.provider, self.status, item, f"{path}[{index}]")
+            for index, item in enumerate(value)
+        ]
+
+    def fault(self, key: str, expected: str) -> UpstreamProtocolError:
+        """The error for a field that is not what it should be."""
+        return self._fault(self._path_of(key), self.values.get(key), expected)
+
+    def _path_of(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def _fault(self, path: str, value: object, expected: str) -> UpstreamProtocolError:
+        found = "missing" if value is None else f"{_JSON_NAMES.get(type(value), 'a number')}"
+        return UpstreamProtocolError(
+            f"the answer of {self.provider} cannot be used: {path} is {found} instead of "
+            f"{expected}; check that the base URL is that of {self.provider}",
+            provider=self.provider,
+            upstream_status=self.status,
+        )
+
+
+_JSON_NAMES: dict[type, str] = {
+    str: "a string",
+    bool: "a boolean",
+    dict: "an object",
+    list: "a list",
+}
