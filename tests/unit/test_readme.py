@@ -1,0 +1,184 @@
+"""README.md says what the code does: its tables, names, commands and paths are held against it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from api.contract import Answer, AttemptAnswer, BudgetAnswer, ErrorDetail, Record
+from api.errors import STATUS
+from api.openapi import OPERATIONS
+from api.schema import ChatBody, MessageBody, parse_chat
+from bench.faults import SCENARIOS
+from chat.config import load_config
+from chat.errors import InvalidRequest
+from chat.routing import PROVIDERS, resolve
+from chat.settings import ChatdConfig
+from chat.types import FinishReason
+from cli.main import main as chatd
+from tests.fakes import gateway
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+SHIPPED = ROOT / "lakehouse.toml"
+
+#: Fields of Redis' ``acct`` that are no states.
+COUNTERS = {"accepted", "retired", "bytes", "republished", "reclaimed"}
+
+
+def table(*columns: str) -> list[list[str]]:
+    """The rows of the one table with these columns."""
+    _, header, rest = README.partition(f"| {' | '.join(columns)} |\n")
+    assert header, f"README.md has no table with the columns {columns}"
+    rows = []
+    for line in rest.splitlines()[1:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    assert {len(row) for row in rows} == {len(columns)}
+    return rows
+
+
+def spans(text: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def configuration_keys() -> set[str]:
+    """Every key that lakehouse.toml documents, those that are commented out as well."""
+    return set(re.findall(r"^#?([a-z_]+) = ", SHIPPED.read_text("utf-8"), re.MULTILINE))
+
+
+ERRORS = table("Status", "Code", "Retry", "Billed", "When")
+ROUTES = table("You write", "Provider", "Asked for there", "Why")
+
+
+def test_every_error_stands_in_the_table_with_its_status() -> None:
+    """The classes' codes, and those of requests that reach no view."""
+    client = gateway().client
+    refusals = [client.get("/nowhere"), client.delete("/health")]
+    known = {cls.code: status for cls, status in STATUS.items()}
+    known |= {reply.get_json()["error"]["code"]: reply.status_code for reply in refusals}
+    statuses = [int(row[0]) for row in ERRORS]
+
+    assert {row[1].strip("`"): int(row[0]) for row in ERRORS} == known
+    assert len(ERRORS) == len(known)
+    assert statuses == sorted(statuses)
+
+
+def test_the_table_of_errors_tells_what_may_be_retried_and_what_is_billed() -> None:
+    """The first word on the bill is the one that holds unless an error says otherwise."""
+    told = {row[1].strip("`"): (row[2] == "yes", row[3].split(",")[0]) for row in ERRORS}
+
+    assert {row[2] for row in ERRORS} == {"yes", "no"}
+    for cls in STATUS:
+        assert told[cls.code] == (cls.retryable, cls.billed.value), cls.code
+
+
+def test_the_table_of_calls_is_the_contract() -> None:
+    """No call is missing, and none is made up."""
+    told = {tuple(row[0].strip("`").split(" ")) for row in table("Call", "What it does")}
+
+    assert told == {(operation.method.upper(), operation.path) for operation in OPERATIONS}
+
+
+def test_the_table_of_fields_is_the_request() -> None:
+    """Every field of the body, and no other."""
+    told = [field for row in table("Field", "Rule") for field in spans(row[0])]
+
+    assert sorted(told) == sorted(ChatBody.model_fields)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row[0].strip("`")) for row in ROUTES])
+def test_each_route_of_the_table_is_taken(row: list[str]) -> None:
+    """With the tiers of the configuration that comes with the project."""
+    model, provider, upstream_model = (cell.strip("`") for cell in row[:3])
+    tiers = load_config(SHIPPED, {}).models
+    if provider == "refused":
+        with pytest.raises(InvalidRequest):
+            resolve(model, tiers)
+        return
+    route = resolve(model, tiers)
+
+    assert (route.provider, route.model) == (provider, upstream_model)
+
+
+def test_the_table_of_providers_is_the_default_configuration() -> None:
+    """URL, key and concurrency of all five."""
+    rows = table("Provider", "Base URL", "Key variable", "Key file", "Calls at a time")
+    known = [
+        [p.name, p.base_url, p.key_env, p.key_file, str(p.concurrency)]
+        for p in ChatdConfig().providers.values()
+    ]
+
+    assert [[cell.strip("`") for cell in row] for row in rows] == known
+    assert f"`{ChatdConfig().providers['opencode'].go_base_url}`" in README
+
+
+def test_the_table_of_keys_holds_the_defaults(tmp_path: Path) -> None:
+    """Written into a file, its keys are known ones and change nothing."""
+    rows = table("Key", "Default", "What it is")
+    file = tmp_path / "lakehouse.toml"
+    lines = [f"{row[0].strip('`')} = {row[1].strip('`')}" for row in rows]
+    file.write_text("\n".join(["[chatd]", *lines]), "utf-8")
+    defaults = load_config(None, {}, places=())
+
+    assert replace(load_config(file, {}), source=None) == defaults
+
+
+def test_every_name_is_one_of_the_project() -> None:
+    """A key, code, field, state, provider or tier that the page mentions exists."""
+    models = (Answer, AttemptAnswer, BudgetAnswer, ChatBody, ErrorDetail, MessageBody, Record)
+    known = configuration_keys() | COUNTERS | set(PROVIDERS)
+    known |= {row[1].strip("`") for row in ERRORS} | set(load_config(SHIPPED, {}).models)
+    known |= {name for model in models for name in model.model_fields}
+    known |= {reason.value for reason in FinishReason}
+    names = {span for span in spans(README) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
+
+    assert len(names) > 50
+    assert names - known == set()
+
+
+def test_every_curl_sends_a_valid_body() -> None:
+    """The examples can be pasted."""
+    bodies = re.findall(r"-d '(\{.*?\})'", README, re.DOTALL)
+
+    assert len(bodies) == README.count("-d '")
+    for body in bodies:
+        assert parse_chat(body.encode(), max_timeout_s=86400).request.model == "local_fast"
+
+
+def test_every_command_exists() -> None:
+    """Commands of chatd, targets of make, modules to run, scenarios of bench.faults."""
+    code = "\n".join(spans(README) + re.findall(r"^    (.*)$", README, re.MULTILINE))
+    commands = set(re.findall(r"\bchatd ([a-z]+)\b", code))
+    targets = set(re.findall(r"\bmake ([a-z]+)\b", code))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    modules = re.findall(r"python -m ([a-z_.]+)", README)
+    scenarios = set(re.findall(r"python -m bench\.faults ([a-z-]+)", README))
+
+    assert commands == set(chatd.commands)
+    assert targets == set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))
+    assert scenarios
+    assert scenarios <= set(SCENARIOS)
+    for module in modules:
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+
+
+def test_every_path_exists() -> None:
+    """Files and folders of the project, and what the page links to."""
+    folders = "api|bench|chat|cli|deploy|docs|tests|workers"
+    paths = {span for span in spans(README) if re.fullmatch(rf"({folders})/[\w./-]*", span)}
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    anchors = {
+        "#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+
+    assert len(paths) > 15
+    for path in paths | {link for link in links if not link.startswith("#")}:
+        assert "NAME" in path or (ROOT / path).exists(), path
+    assert {link for link in links if link.startswith("#")} <= anchors
