@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -47,6 +47,8 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
     commands need nothing newer. Callers beyond ``_CONNECTIONS`` wait for one to come free; the
     usual pool would refuse them.
     """
+    # redis-py's connections over a unix socket know neither of these two.
+    tcp: dict[str, Any] = {"socket_connect_timeout": timeout_s, "socket_keepalive": True}
     pool = redis.BlockingConnectionPool.from_url(
         redis_url,
         max_connections=_CONNECTIONS,
@@ -54,10 +56,9 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
         decode_responses=True,
         protocol=2,
         socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
         health_check_interval=25,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+        **({} if redis_url.startswith("unix:") else tcp),
     )
     return redis.Redis.from_pool(pool)
 

@@ -6,9 +6,11 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
+from chat.addresses import is_loopback
 from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
 
@@ -116,19 +118,26 @@ def ask(question: str, model: str, url: str | None) -> None:
 
     base = (url or f"http://{load_config().bind}").rstrip("/")
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    session = requests.Session()
+    # The environment's proxy is for the way out, not for this machine.
+    session.trust_env = not is_loopback(urlsplit(base).hostname or "")
     try:
-        reply = requests.post(f"{base}/v1/chat", json=body, timeout=None)  # noqa: S113 - chatd ends it
+        # Without a time limit, since chatd ends every call.
+        reply = session.post(f"{base}/v1/chat", json=body, timeout=None)
         answer = reply.json()
     except requests.RequestException as error:
         raise click.ClickException(
             f"{base} does not answer ({type(error).__name__}); is `chatd up` running?"
         ) from error
-    if "error" in answer:
-        raise click.ClickException(f"{answer['error']['code']}: {answer['error']['message']}")
-    click.echo(answer["content"])
+    match answer:
+        case {"error": {"code": code, "message": message}}:
+            raise click.ClickException(f"{code}: {message}")
+        case {"content": str(content), "provider": provider, "upstream_model": upstream_model}:
+            click.echo(content)
+        case _:
+            raise click.ClickException(f"{base} answers, but is not chatd; look at --url")
     click.echo(
-        f"[{answer['provider']} {answer['upstream_model']}, {answer['input_tokens']} + "
-        f"{answer['output_tokens']} tokens, queue {answer['queue_ms']} ms, upstream "
-        f"{answer['latency_ms']} ms]",
+        f"[{provider} {upstream_model}, {answer['input_tokens']} + {answer['output_tokens']} "
+        f"tokens, queue {answer['queue_ms']} ms, upstream {answer['latency_ms']} ms]",
         err=True,
     )

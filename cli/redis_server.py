@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import re
 import secrets
 import shutil
 import socket
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from chat.connection import embedded_url_file
 from chat.errors import ConfigError
@@ -22,14 +25,24 @@ __all__ = ["RedisServer", "find_binary", "free_port", "prepare"]
 _BYTES_PER_JOB = 4096
 _BASE_BYTES = 128 << 20
 
+#: Seconds for the Redis of a killed `chatd up` to write its data and end.
+_LOCK_WAIT_S = 5.0
+
+_URL = re.compile(r"redis://:([0-9a-f]+)@127\.0\.0\.1:([0-9]{1,5})/0\n")
+
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """A server to start: its command line, where it listens, and what it is."""
+    """A server to start: its command line, where it listens, and what it is.
+
+    ``lock`` keeps every other server out of its folder as long as any process has the file open:
+    the server inherits it, so that one whose `chatd up` was killed keeps it until it has ended.
+    """
 
     command: list[str]
-    url: str
+    url: str = field(repr=False)  # It holds the password.
     name: str
+    lock: TextIO = field(repr=False)
 
 
 def find_binary() -> Path:
@@ -84,12 +97,16 @@ def prepare(config: ChatdConfig) -> RedisServer:
     It listens on 127.0.0.1 behind a random password. Address and password survive restarts, so
     that processes which are still running find it again. Every write goes to an append-only file
     that is synced each second; nothing is evicted. Its log is ``redis.log`` beside its data.
+
+    Raises ``ConfigError`` when there is no server to start, or one has this folder already.
     """
     binary = find_binary()
     url_file = embedded_url_file(config)
-    folder = url_file.parent
+    # Redis goes into its folder before it opens its log: a relative path would lead nowhere.
+    folder = url_file.parent.absolute()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
+    lock = _locked(folder)
     port, password = _known(url_file) or (free_port(), secrets.token_hex(24))
     settings = folder / "redis.conf"
     _write_private(
@@ -113,15 +130,38 @@ def prepare(config: ChatdConfig) -> RedisServer:
     )
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     _write_private(url_file, url + "\n")
-    return RedisServer([str(binary), str(settings)], url, f"{binary.name} on 127.0.0.1:{port}")
+    name = f"{binary.name} on 127.0.0.1:{port}"
+    return RedisServer([str(binary), str(settings)], url, name, lock)
+
+
+def _locked(folder: Path) -> TextIO:
+    """A lock on the folder: two servers would write into the same append-only file."""
+    file = (folder / "lock").open("w")
+    until = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(0.1)
+                continue
+            file.close()
+            raise ConfigError(
+                f"another `chatd up` runs its Redis in {folder}; stop that one, or give this one "
+                "a data_dir of its own"
+            ) from None
+        return file
 
 
 def _known(url_file: Path) -> tuple[int, str] | None:
     """Port and password of an earlier life, unless somebody else has taken the port."""
     if not url_file.exists():
         return None
-    password, _, address = url_file.read_text("utf-8").removeprefix("redis://:").partition("@")
-    port = int(address.partition(":")[2].partition("/")[0])
+    found = _URL.fullmatch(url_file.read_text("utf-8"))
+    if found is None:
+        # The machine went down while it was written, so that nobody has used it.
+        return None
+    password, port = found[1], int(found[2])
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -31,6 +31,7 @@ class Process:
 
     name: str
     command: Sequence[str]
+    descriptors: tuple[int, ...] = ()
     child: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restart_at: float = 0.0
@@ -63,9 +64,9 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._signalled)
 
-    def add(self, name: str, command: Sequence[str]) -> None:
-        """Start one more child."""
-        process = Process(name, command)
+    def add(self, name: str, command: Sequence[str], descriptors: tuple[int, ...] = ()) -> None:
+        """Start one more child, which inherits the file ``descriptors``."""
+        process = Process(name, command, descriptors)
         self._processes.append(process)
         self._start(process)
 
@@ -84,26 +85,32 @@ class Supervisor:
         self.stopping.set()
         until = time.monotonic() + self._grace_s
         for process in reversed(self._processes):
-            if not process.alive or process.child is None:
+            if process.child is None:
                 continue
-            self._say(f"stopping {process.name} (pid {process.child.pid})")
-            process.child.terminate()
-            while process.alive and time.monotonic() < until and self._signals < _IMPATIENT:
-                try:
-                    process.child.wait(0.1)
-                except subprocess.TimeoutExpired:
-                    continue
             if process.alive:
-                self._say(f"killing {process.name} (pid {process.child.pid})")
-                process.child.kill()
-                process.child.wait()
+                self._end(process.name, process.child, until)
+            # One that has died since the last look may have left something behind as well.
             _clear_group(process.child.pid)
+
+    def _end(self, name: str, child: subprocess.Popen[bytes], until: float) -> None:
+        self._say(f"stopping {name} (pid {child.pid})")
+        child.terminate()
+        while time.monotonic() < until and self._signals < _IMPATIENT:
+            try:
+                child.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+        self._say(f"killing {name} (pid {child.pid})")
+        child.kill()
+        child.wait()
 
     def _start(self, process: Process) -> None:
         process.child = subprocess.Popen(
             process.command,
             env=self._environ,
             stdin=subprocess.DEVNULL,
+            pass_fds=process.descriptors,
             # A group of its own: Ctrl-C in the terminal reaches the supervisor alone.
             start_new_session=True,
             # The supervisor has one thread, so that nothing can hold a lock across the fork.

@@ -40,7 +40,7 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
         if not url:
             server = prepare(config)
             url = server.url
-            supervisor.add(f"redis ({server.name})", server.command)
+            supervisor.add(f"redis ({server.name})", server.command, (server.lock.fileno(),))
         client = connect(url, timeout_s=1, retries=0)
         if not supervisor.watch(lambda: _answers(client)):
             return 0

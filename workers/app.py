@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import kombu
 from celery import Celery
 from kombu.utils.json import dumps
+from redis.connection import parse_url
 
 from chat.jobs import TASK_NAME, queue_name
 from chat.types import Lane
@@ -15,13 +17,30 @@ from workers.transport import Connection, GatedCycle
 if TYPE_CHECKING:
     from chat.store import JobStore
 
-__all__ = ["envelope", "make_celery", "register_envelopes"]
+__all__ = ["broker_url", "envelope", "make_celery", "register_envelopes"]
+
+
+def broker_url(redis_url: str) -> str:
+    """``redis_url`` in kombu's spelling, which reads less from a URL than redis-py does.
+
+    kombu takes the database from the path, or from ``virtual_host`` for a unix socket, and user
+    and password from before the ``@`` alone.
+    """
+    known = parse_url(redis_url)
+    parts = urlsplit(redis_url)
+    user, password = (quote(known.get(name) or "", safe="") for name in ("username", "password"))
+    place = f"{user}:{password}@" if user or password else ""
+    if parts.scheme == "unix":
+        return f"redis+socket://{place}{parts.path}?virtual_host={known.get('db', 0)}"
+    read = ("db", "username", "password")
+    rest = [(name, value) for name, value in parse_qsl(parts.query) if name not in read]
+    place += parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, place, f"/{known.get('db', 0)}", urlencode(rest), ""))
 
 
 def make_celery(redis_url: str) -> Celery:
     """A Celery application on ``redis_url`` with chatd's transport and the settings it needs."""
-    # kombu and Celery spell a Redis behind a unix socket their own way.
-    url = redis_url.replace("unix://", "redis+socket://", 1)
+    url = broker_url(redis_url)
     app = Celery("chatd", broker=url, backend=url, set_as_current=False)
     app.conf.update(
         broker_transport="workers.transport:Transport",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,20 +39,29 @@ class Calls:
 
     Two daemon threads: one sends a heartbeat for all calls at once and learns from its answer what
     to stop, the other hears of it at once on the channel ``chatd:stop:<worker>``. The channel may
-    lose a message; the heartbeat is the net.
+    lose a message; the heartbeat is the net. ``after_beat`` runs after each heartbeat that went
+    through; it may raise ``QueueUnavailable``.
     """
 
-    def __init__(self, store: JobStore, worker: str, provider: str) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        worker: str,
+        provider: str,
+        *,
+        after_beat: Callable[[], object] = lambda: None,
+    ) -> None:
         self._store = store
         self._worker = worker
         self._provider = provider
+        self._after_beat = after_beat
         self._lock = threading.Lock()
         self._calls: dict[tuple[str, str], _Call] = {}
         self._closed = threading.Event()
 
     def start(self) -> None:
         """Send the first heartbeat and go on in the background. Raises ``QueueUnavailable``."""
-        self._store.heartbeat(self._worker, self._provider, [])
+        self.beat()
         for target in (self._beat, self._listen):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
@@ -80,15 +89,20 @@ class Calls:
         if call is not None:
             call.cancelled.set(reason)
 
+    def beat(self) -> None:
+        """Send one heartbeat and follow what it brings. Raises ``QueueUnavailable``."""
+        now = time.monotonic()
+        with self._lock:
+            calls = [key for key, call in self._calls.items() if now < call.renew_until]
+        for order in self._store.heartbeat(self._worker, self._provider, calls):
+            self.stop(*order)
+        self._after_beat()
+
     def _beat(self) -> None:
         reachable = True
         while not self._closed.wait(HEARTBEAT_S if reachable else 1.0):
-            now = time.monotonic()
-            with self._lock:
-                calls = [key for key, call in self._calls.items() if now < call.renew_until]
             try:
-                for order in self._store.heartbeat(self._worker, self._provider, calls):
-                    self.stop(*order)
+                self.beat()
             except QueueUnavailable as error:
                 if reachable:
                     _log.warning("heartbeat failed, trying again each second: %s", error)

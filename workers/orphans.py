@@ -86,13 +86,31 @@ class Orphans:
         return path
 
     def hand_in(self, store: JobStore, provider: str) -> int:
-        """Finish the jobs of a provider whose answers lie here; returns how many were taken."""
+        """Finish the jobs of a provider whose answers lie here; returns how many were taken.
+
+        Another worker of the provider may do the same at the same time. A file that cannot be
+        read is reported and set aside. Raises ``QueueUnavailable``.
+        """
         taken = 0
         for path in sorted(self._folder.glob("*.json")):
-            ending = Ending(**json.loads(path.read_text("utf-8")))
-            if ending.provider == provider:
+            ending = _read(path)
+            if ending is not None and ending.provider == provider:
                 done, state = ending.hand_in(store)
                 _log.info("orphan of job %s handed in: %s, %s", ending.job_id, done, state)
-                path.unlink()
+                path.unlink(missing_ok=True)
                 taken += 1
         return taken
+
+
+def _read(path: Path) -> Ending | None:
+    try:
+        return Ending(**json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        _log.debug("%s was handed in by another worker", path)
+    except OSError as error:
+        _log.warning("%s cannot be read just now: %s", path, error)
+    except (TypeError, ValueError) as error:
+        aside = path.with_suffix(".unreadable")
+        _log.warning("%s cannot be read (%s); it is kept as %s", path, error, aside)
+        path.rename(aside)
+    return None

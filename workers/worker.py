@@ -45,12 +45,14 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
     folder = data_dir / "workers"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number in [instance] if instance is not None else range(1, 1000):
-        file = (folder / f"{provider}-{number}.lock").open("w")
+        # Not "w", which would empty the file of whoever has the lock.
+        file = (folder / f"{provider}-{number}.lock").open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             continue
+        file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         return f"{provider}-{number}@{socket.gethostname()}", file
@@ -81,8 +83,10 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     store = JobStore(connect(redis_url), config)
     registry = build_registry(config, os.environ, only=[provider])
     stopping = threading.Event()
-    calls = Calls(store, worker, provider)
     orphans = Orphans(config.data_dir)
+    # After an outage the first heartbeat brings the answers that Redis could not take meanwhile,
+    # long before the keeper gives their calls up.
+    calls = Calls(store, worker, provider, after_beat=lambda: orphans.hand_in(store, provider))
     runner = Runner(
         store=store,
         registry=registry,
@@ -100,11 +104,12 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     define_task(app, runner)
     await_redis(store.redis)
     register_envelopes(app, store, provider)
+    # Answers first: a call that is given up before its answer is handed in fails as unknown.
+    orphans.hand_in(store, provider)
     for reclaimed in store.reclaim_worker(provider, worker):
         _log.warning(
             "job %s: lost by an earlier life of %s: %s", reclaimed.job_id, worker, reclaimed.became
         )
-    orphans.hand_in(store, provider)
     calls.start()
     _follow_signals(stopping)
     queues = [queue_name(provider, lane) for lane in Lane]

@@ -1,6 +1,6 @@
 -- Give up a call whose worker is gone. The call may have been billed: the ledger says maybe.
 -- ARGV: 1 id, 2 token, 3 provider, 4 the renewal time the caller saw, or '' when the worker itself is known to be dead,
---       5 the worker it must belong to, or '', 6 how many lost calls a job may have
+--       5 the worker it must belong to, or '', 6 at how many lost calls a job is given up
 -- Returns what became of it: gone | renewed | stale | queued | failed | cancelled
 local id, token, provider = ARGV[1], ARGV[2], ARGV[3]
 local member, key = ARGV[1] .. ' ' .. ARGV[2], 'job:' .. ARGV[1]
@@ -24,7 +24,7 @@ if now >= tonumber(job[5]) then
   end_job(id, 'calling', 'failed', nil, error_json(id, 'deadline_exceeded', 'the deadline passed; the worker of the call died'), '', now)
   return 'failed'
 end
-if job[4] == 'retry' and lost <= tonumber(ARGV[6]) then
+if job[4] == 'retry' and lost < tonumber(ARGV[6]) then
   move(id, 'calling', 'queued', 'lease lost')
   push(id, job[7])
   return 'queued'

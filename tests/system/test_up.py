@@ -158,6 +158,16 @@ def test_children_end_when_up_itself_is_killed(up):
     eventually(lambda: processes(up.config) == {}, within_s=60)
 
 
+def test_two_cannot_share_a_folder(tmp_path, up):
+    """A second Redis on the same files would ruin them."""
+    environ = {"LAKEHOUSE_CONFIG": str(up.config), "PATH": "/usr/bin:/bin"}
+    second = Child(python("-m", "cli", "up"), tmp_path / "second.log", environ).start()
+
+    assert second.wait(60) == 1
+    assert "another `chatd up` runs its Redis" in second.output()
+    assert up.chat().status_code == 200
+
+
 def test_what_was_queued_survives_a_restart_of_everything(tmp_path, upstream):
     """The embedded Redis keeps its files, its address and its password."""
     first = Up(tmp_path, upstream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import fakeredis
 import pytest
@@ -160,13 +161,12 @@ def test_whose_deadline_it_was(bench, timeout_ms, code):
 
 
 def test_a_cancelled_call_is_a_cancelled_job(bench):
-    """The order reaches the provider's switch, and its end the record."""
+    """The heartbeat brings the order to the provider's switch, and its end to the record."""
 
     def wait(cancelled, **_):
-        job_id, token = next(iter(bench.calls._calls))
+        job_id, _token = next(iter(bench.calls._calls))
         bench.store.cancel(job_id)
-        for order in bench.store.heartbeat("ollama-1@here", "ollama", [(job_id, token)]):
-            bench.calls.stop(*order)
+        bench.calls.beat()
         assert cancelled.is_set()
         message = "cancelled"
         raise JobCancelled(message, billed=Billed.MAYBE)
@@ -217,8 +217,39 @@ def test_nothing_to_do_is_done(bench):
     assert len(bench.provider.requests) == count
 
 
+def test_a_heartbeat_renews_the_calls_until_past_their_deadline(bench):
+    """Ten seconds after it the lease is left to run out, whatever the thread does."""
+    scores = []
+
+    def look(**_):
+        member = bench.client.zrange("leases:ollama", 0, -1)[0]
+        for until in (1e9, -1e9):
+            bench.client.zadd("leases:ollama", {member: 1})
+            ((key, call),) = bench.calls._calls.items()
+            bench.calls._calls[key] = replace(call, renew_until=until)
+            bench.calls.beat()
+            scores.append(bench.client.zscore("leases:ollama", member))
+        return ChatResponse("Paris", FinishReason.STOP)
+
+    bench.provider.act = look
+    bench.run_one()
+
+    assert scores[0] > scores[1] == 1
+
+
+def test_a_heartbeat_hands_in_what_redis_could_not_take(tmp_path):
+    """After an outage the answer arrives before anybody gives its call up."""
+    store = JobStore(fakeredis.FakeRedis(decode_responses=True), ChatdConfig())
+    handed_in = []
+    calls = Calls(store, "ollama-1@here", "ollama", after_beat=lambda: handed_in.append(tmp_path))
+    calls.beat()
+
+    assert handed_in == [tmp_path]
+    assert store.workers(["ollama"])["ollama"] is not None
+
+
 def test_an_answer_redis_does_not_take_is_kept_on_disk(bench, monkeypatch):
-    """And handed in at the next start, where it ends the job."""
+    """And handed in as soon as Redis is back, where it ends the job."""
     monkeypatch.setattr("workers.runner._FINISH_GRACE_S", -1000.0)
     answer = bench.provider.act
 

@@ -1,0 +1,123 @@
+"""A front end that is told to end answers what it has been asked, and waits for nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bench.upstream import Upstream
+from tests.stack import Stack
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    upstream = Upstream().start()
+    yield upstream
+    upstream.stop()
+
+
+@pytest.fixture(scope="module")
+def running(upstream, tmp_path_factory):
+    stack = Stack(tmp_path_factory.mktemp("drain"), {"ollama": upstream.url})
+    yield stack.start()
+    upstream.release()
+    stack.stop()
+
+
+@pytest.fixture
+def stack(running, upstream):
+    yield running
+    upstream.release()
+    upstream.calls.clear()
+    running.api.stop()
+    running.api.start()
+    eventually(running.ready)
+
+
+def refuses(stack):
+    """Whether nobody listens any more."""
+    try:
+        socket.create_connection(("127.0.0.1", stack.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_connections_on_which_nothing_happens_are_closed(stack):
+    """Clients keep them for their next request, for over a minute; a restart does not wait."""
+    idle = [http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60) for _ in range(20)]
+    for connection in idle:
+        connection.request("GET", "/health")
+        assert connection.getresponse().read()
+    kept = [connection.sock for connection in idle]
+    stack.api.send(signal.SIGTERM)
+    code = stack.api.wait(30)
+    ends = [sock.recv(1) for sock in kept]
+    for connection in idle:
+        connection.close()
+
+    assert code == 0
+    assert ends == [b""] * 20
+
+
+def test_callers_who_wait_get_their_answers(stack, upstream):
+    """Meanwhile nobody new is let in."""
+    upstream.hold()
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(stack.chat, f"call {number}") for number in range(8)]
+        eventually(lambda: upstream.in_flight == 8)
+        stack.api.send(signal.SIGTERM)
+        eventually(lambda: refuses(stack), what="the port is closed")
+        alive = stack.api.alive
+        upstream.release()
+        answers = [call.result() for call in calls]
+    code = stack.api.wait(30)
+
+    assert alive
+    assert [answer.json()["content"] for answer in answers] == [f"echo: call {n}" for n in range(8)]
+    assert code == 0
+
+
+def test_a_request_that_is_half_there_is_still_served(stack):
+    """Its sender has no way to know that it would have to send it again."""
+    body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "slow line"}]})
+    half = len(body) // 2
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+    connection.putrequest("POST", "/v1/chat")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:half].encode())
+    # Another request, so that the first one's beginning has certainly been read.
+    stack.http.get(f"{stack.url}/health", timeout=30)
+    stack.api.send(signal.SIGTERM)
+    eventually(lambda: refuses(stack), what="the port is closed")
+    connection.send(body[half:].encode())
+    reply = connection.getresponse()
+    answer = json.loads(reply.read())
+    connection.close()
+
+    assert (reply.status, answer["content"]) == (200, "echo: slow line")
+    assert stack.api.wait(30) == 0
+
+
+def test_a_long_poll_is_answered_too(stack, upstream):
+    """Whoever waits for a record gets it, here at the job's end."""
+    upstream.hold()
+    job_id = stack.submit("polled")
+    eventually(lambda: upstream.in_flight == 1)
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(stack.http.get, f"{stack.url}/v1/jobs/{job_id}?wait=60", timeout=90)
+        watched = f"job:{job_id}"
+        eventually(lambda: stack.redis.client.hexists(watched, "watch"), what="somebody watches")
+        stack.api.send(signal.SIGTERM)
+        eventually(lambda: refuses(stack), what="the port is closed")
+        upstream.release()
+        record = poll.result().json()
+
+    assert record["state"] == "succeeded"
+    assert stack.api.wait(30) == 0
