@@ -6,6 +6,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -117,7 +118,7 @@ def ask(question: str, model: str, url: str | None) -> None:
     import requests
 
     base = (url or f"http://{load_config().bind}").rstrip("/")
-    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    body: Any = {"model": model, "messages": [{"role": "user", "content": question}]}
     session = requests.Session()
     # The environment's proxy is for the way out, not for this machine.
     session.trust_env = not is_loopback(urlsplit(base).hostname or "")

@@ -7,6 +7,7 @@ import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -66,7 +67,7 @@ class Up:
         )
 
     def chat(self, question="hi"):
-        body = {"model": "echo", "messages": [{"role": "user", "content": question}]}
+        body: Any = {"model": "echo", "messages": [{"role": "user", "content": question}]}
         return requests.post(f"{self.url}/v1/chat", json=body, timeout=60)
 
 
@@ -172,7 +173,7 @@ def test_what_was_queued_survives_a_restart_of_everything(tmp_path, upstream):
     """The embedded Redis keeps its files, its address and its password."""
     first = Up(tmp_path, upstream)
     upstream.hold()
-    body = {"model": "echo", "messages": [{"role": "user", "content": "tomorrow"}]}
+    body: Any = {"model": "echo", "messages": [{"role": "user", "content": "tomorrow"}]}
     ids = [
         requests.post(f"{first.url}/v1/jobs", json=body, timeout=30).json()["id"] for _ in range(12)
     ]
