@@ -16,12 +16,12 @@ from chat.logs import configure  # noqa: E402
 
 
 def main() -> int:
-    """Serve until a signal ends it. 2 when the configuration cannot be used."""
+    """Serve until a signal ends it. 1 when the configuration cannot be used."""
     try:
         config = load_config()
     except ConfigError as error:
         sys.stderr.write(f"chatd api: {error}\n")
-        return 2
+        return 1
     configure("api", config.log_level)
     FrontEndServer(config).run()
     return 0

@@ -53,7 +53,7 @@ SHOWN_HEADERS = (
 NEVER = threading.Event()
 SETTINGS = """
 timeout_s = 2
-worker_grace_s = 7
+worker_grace_s = 10
 max_queued = 4
 body_limit = "64KiB"
 """
@@ -281,8 +281,8 @@ def interventions(show: Transcripts, stack: Stack, upstream: ScriptedUpstream) -
 def outages(show: Transcripts, stack: Stack) -> None:
     """What happens when a part of chatd is missing."""
     stack.workers["kimi"].stop()
-    eventually(lambda: (stack.store.workers(["kimi"])["kimi"] or 0) > 7, what="the grace is over")
-    show.error("no_worker", "worker_grace_s is 7 seconds", "/v1/chat", "-d", chat("kimi/k2"))
+    eventually(lambda: (stack.store.workers(["kimi"])["kimi"] or 0) > 10, what="the grace is over")
+    show.error("no_worker", "worker_grace_s is 10 seconds", "/v1/chat", "-d", chat("kimi/k2"))
     for number in range(4):
         stack.submit(f"Question {number + 1}", "kimi/k2")
     show.error("queue_full", "four jobs wait, max_queued is 4", "/v1/jobs", "-d", chat("kimi/k2"))

@@ -105,7 +105,8 @@ def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
         max_queued=chatd.whole("max_queued", usual.max_queued, at_most=10**8),
         max_queued_bytes=chatd.size("max_queued_bytes", usual.max_queued_bytes),
         body_limit=chatd.size("body_limit", usual.body_limit),
-        worker_grace_s=chatd.seconds("worker_grace_s", usual.worker_grace_s),
+        # Workers report every five seconds: one report may be late.
+        worker_grace_s=chatd.seconds("worker_grace_s", usual.worker_grace_s, at_least=10),
         retention_s=chatd.whole("retention_s", usual.retention_s, at_most=_LONGEST_RETENTION_S),
         sync_retention_s=chatd.whole(
             "sync_retention_s", usual.sync_retention_s, at_most=_LONGEST_RETENTION_S

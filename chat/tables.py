@@ -70,16 +70,18 @@ class Table:
         self._take(key, None)
         return self.whole(key, 1, at_most=2**31 - 1) if key in self._values else None
 
-    def seconds(self, key: str, default: float, *, zero: bool = False) -> float:
+    def seconds(
+        self, key: str, default: float, *, zero: bool = False, at_least: float = 0.0
+    ) -> float:
         """A time in seconds, above 0 and at most a year; 0 too where ``zero`` says so."""
         value = self._take(key, default)
         if (
             not isinstance(value, (int, float))
             or isinstance(value, bool)
-            or not 0 <= value <= _LONGEST_S
+            or not at_least <= value <= _LONGEST_S
             or (value == 0 and not zero)
         ):
-            lowest = "0" if zero else "above 0"
+            lowest = f"{at_least:g}" if zero or at_least else "above 0"
             raise self.error(
                 key,
                 f"is not a number of seconds, {lowest} to {_LONGEST_S}",

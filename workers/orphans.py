@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,5 +113,6 @@ def _read(path: Path) -> Ending | None:
     except (TypeError, ValueError) as error:
         aside = path.with_suffix(".unreadable")
         _log.warning("%s cannot be read (%s); it is kept as %s", path, error, aside)
-        path.rename(aside)
+        with suppress(FileNotFoundError):  # Another worker was quicker.
+            path.rename(aside)
     return None

@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -51,16 +52,17 @@ def refuses(stack):
 
 def test_connections_on_which_nothing_happens_are_closed(stack):
     """Clients keep them for their next request, for over a minute; a restart does not wait."""
-    idle = [http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60) for _ in range(20)]
-    for connection in idle:
-        connection.request("GET", "/health")
-        assert connection.getresponse().read()
-    kept = [connection.sock for connection in idle]
-    stack.api.send(signal.SIGTERM)
-    code = stack.api.wait(30)
-    ends = [sock.recv(1) for sock in kept]
-    for connection in idle:
-        connection.close()
+    with ExitStack() as kept:
+        idle = []
+        for _ in range(20):
+            connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+            kept.callback(connection.close)
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            idle.append(connection.sock)
+        stack.api.send(signal.SIGTERM)
+        code = stack.api.wait(30)
+        ends = [sock.recv(1) for sock in idle]
 
     assert code == 0
     assert ends == [b""] * 20
@@ -88,18 +90,17 @@ def test_a_request_that_is_half_there_is_still_served(stack):
     """Its sender has no way to know that it would have to send it again."""
     body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "slow line"}]})
     half = len(body) // 2
-    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
-    connection.putrequest("POST", "/v1/chat")
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body[:half].encode())
-    # Another request, so that the first one's beginning has certainly been read.
-    stack.http.get(f"{stack.url}/health", timeout=30)
-    stack.api.send(signal.SIGTERM)
-    eventually(lambda: refuses(stack), what="the port is closed")
-    connection.send(body[half:].encode())
-    reply = connection.getresponse()
-    answer = json.loads(reply.read())
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)) as connection:
+        connection.putrequest("POST", "/v1/chat")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body[:half].encode())
+        # Another request, so that the first one's beginning has certainly been read.
+        stack.http.get(f"{stack.url}/health", timeout=30)
+        stack.api.send(signal.SIGTERM)
+        eventually(lambda: refuses(stack), what="the port is closed")
+        connection.send(body[half:].encode())
+        reply = connection.getresponse()
+        answer = json.loads(reply.read())
 
     assert (reply.status, answer["content"]) == (200, "echo: slow line")
     assert stack.api.wait(30) == 0

@@ -71,6 +71,14 @@ class Household:
     def lines(self):
         return self.diary.read_text("utf-8").splitlines()
 
+    def watch(self, condition):
+        """Let the supervisor watch until ``condition`` holds."""
+        until = time.monotonic() + 30
+        reached = self.supervisor.watch(lambda: condition() or time.monotonic() > until)
+
+        assert condition(), self.said
+        return reached
+
     def wait_for(self, *lines):
         eventually(lambda: set(lines) <= set(self.lines()), what=f"{lines} are written")
 
@@ -161,7 +169,7 @@ def test_the_first_signal_drains_and_the_second_kills(household):
 def test_what_dies_is_started_again_after_a_pause_that_doubles(household):
     """Something that cannot start does not keep the machine busy."""
     household.add("broken", "raise SystemExit(3)")
-    reached = household.supervisor.watch(lambda: len(household.restarts()) == 3)
+    reached = household.watch(lambda: len(household.restarts()) == 3)
 
     assert reached
     assert household.restarts() == [
@@ -176,10 +184,10 @@ def test_the_pause_has_a_limit(household):
     (process,) = household.supervisor._processes
     process.pause_s = 12.0
     for _ in range(2):
-        household.supervisor.watch(lambda: process.child is None)
+        household.watch(lambda: process.child is None)
         process.restart_at = 0.0
-        household.supervisor.watch(lambda: process.child is not None)
-    household.supervisor.watch(lambda: len(household.restarts()) == 3)
+        household.watch(lambda: process.child is not None)
+    household.watch(lambda: len(household.restarts()) == 3)
 
     assert [line.rsplit(" ", 2)[1] for line in household.restarts()] == ["12.0", "15.0", "15.0"]
 
@@ -191,9 +199,9 @@ def test_who_lived_long_enough_is_started_again_quickly(household):
     (process,) = household.supervisor._processes
     process.pause_s = 8.0
     process.started_at -= 31.0
-    household.supervisor.watch(lambda: process.pause_s == 0.5)
+    household.watch(lambda: process.pause_s == 0.5)
     process.child.kill()
-    household.supervisor.watch(lambda: bool(household.restarts()))
+    household.watch(lambda: bool(household.restarts()))
 
     assert household.restarts() == ["worker ended with -9, starting it again in 0.5 s"]
 
@@ -201,7 +209,7 @@ def test_who_lived_long_enough_is_started_again_quickly(household):
 def test_what_a_dead_child_leaves_is_cleared_before_it_starts_again(household):
     """A front end's own processes would keep the port."""
     household.add("api", PARENT)
-    household.supervisor.watch(lambda: len(household.left_behind()) == 2)
+    household.watch(lambda: len(household.left_behind()) == 2)
     first = household.left_behind()[0]
 
     eventually(lambda: ended(first), what="the leftover has ended")
@@ -246,7 +254,7 @@ def test_children_get_the_environment_they_are_given(tmp_path):
 def test_watching_ends_with_its_condition(household):
     """And says which of the two it was."""
     household.add("worker", TIDY)
-    reached = household.supervisor.watch(lambda: "worker up" in household.lines())
+    reached = household.watch(lambda: "worker up" in household.lines())
     household.supervisor.stop()
 
     assert reached is True

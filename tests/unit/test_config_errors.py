@@ -134,7 +134,7 @@ REFUSED = [
     ("[chatd]", "timeout_s = nan", "is not a number of seconds"),
     ("[chatd]", "max_timeout_s = inf", "is not a number of seconds"),
     ("[chatd]", "job_timeout_s = 0", "job_timeout_s = 0 is not a number of seconds, above 0"),
-    ("[chatd]", "worker_grace_s = 0", "is not a number of seconds, above 0"),
+    ("[chatd]", "worker_grace_s = 0", "is not a number of seconds, 10 to 31536000"),
     ("[chatd]", "retention_s = 40000000", "is not a whole number from 1 to 31536000"),
     ("[chatd]", "sync_retention_s = 0.5", "is not a whole number from 1 to 31536000"),
     ("[chatd]", "timeout_s = 100000", "(100000 s) is more than max_timeout_s = 86400"),
