@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from flask import Response, request
@@ -13,11 +15,11 @@ from api.frontend import FrontEnd
 from api.headers import idempotency_key
 from api.output import json_response
 from api.schema import parse_chat
-from chat.errors import InvalidRequest
+from chat.errors import InvalidRequest, QueueUnavailable
 from chat.jobs import NewJob, new_job_id
 from chat.types import Lane
 
-__all__ = ["accepted", "job_path", "read_job"]
+__all__ = ["accepted", "job_path", "naming", "read_job"]
 
 
 def read_job(front: FrontEnd, default_lane: Lane) -> NewJob:
@@ -50,8 +52,22 @@ def accepted(front: FrontEnd, job_id: str, applied: str | None = None) -> Respon
     headers = {"Location": job_path(job_id)}
     if applied is not None:
         headers["Preference-Applied"] = applied
-    record = front.connections().store.record(job_id)
+    with naming(job_id):
+        record = front.connections().store.record(job_id)
     return json_response(record.to_wire(), 202, headers)
+
+
+@contextmanager
+def naming(job_id: str) -> Iterator[None]:
+    """Put the id of a job that was admitted into an error of Redis' that comes after that.
+
+    Without it the caller would ask again, and pay twice.
+    """
+    try:
+        yield
+    except QueueUnavailable as error:
+        error.job_id = error.job_id or job_id
+        raise
 
 
 def job_path(job_id: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flask import Blueprint, Response, g, request
 
-from api.admission import accepted, job_path, read_job
+from api.admission import accepted, job_path, naming, read_job
 from api.frontend import FrontEnd, front_end
 from api.hangup import Watch, client_socket
 from api.headers import Preference
@@ -69,7 +69,8 @@ def _for_a_while(front: FrontEnd, job: NewJob, seconds: float, applied: str | No
     outcome = admitted.outcome
     if outcome is None and seconds > 0:
         most = job.timeout_ms / 1000 + _GRACE_S
-        outcome = watch_outcome(front, admitted.job_id, min(seconds, most))
+        with naming(admitted.job_id):
+            outcome = watch_outcome(front, admitted.job_id, min(seconds, most))
     if outcome is None or seconds == 0:
         return accepted(front, admitted.job_id, applied)
     response = _answer(front, outcome)
@@ -98,9 +99,11 @@ def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome:
     if outcome is not None:
         return outcome
     if watch is not None and watch.gone:
-        store.cancel(admitted.job_id)
+        with naming(admitted.job_id):
+            store.cancel(admitted.job_id)
         raise JobCancelled("the caller hung up before the answer", job_id=admitted.job_id)
-    outcome = store.expire(admitted.job_id)
+    with naming(admitted.job_id):
+        outcome = store.expire(admitted.job_id)
     if outcome is None:
         raise DeadlineExceeded(
             f"job {admitted.job_id} had no answer within timeout_s = {seconds:g} and its upstream "

@@ -136,6 +136,9 @@ class Replies:
                     _log.warning("reply channel lost, subscribing again: %s", error)
                 reachable = False
                 time.sleep(_RECONNECT_S)
+            except Exception:  # noqa: BLE001 - without this thread no caller of this process is told
+                _log.exception("reply channel failed in an unforeseen way, subscribing again")
+                time.sleep(_RECONNECT_S)
             finally:
                 pubsub.close()
 

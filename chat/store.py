@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
@@ -345,10 +345,11 @@ class JobStore:
         stop = self._run("heartbeat", worker, provider, *(f"{job} {token}" for job, token in calls))
         return [cast("tuple[str, str, str]", tuple(line.split(" ", 2))) for line in stop]
 
-    def register_envelope(self, queue: str, envelope: str) -> None:
-        """Store the message that ``admit`` puts on ``queue``, ``@JOB@`` and ``@TAG@`` in it."""
-        with redis_errors():
-            self.redis.set(f"envelope:{queue}", envelope)
+    def register_envelopes(self, envelopes: Mapping[str, str]) -> None:
+        """Store, by queue, what ``admit`` sends; ``@JOB@`` and ``@TAG@`` stand in it."""
+        if envelopes:
+            with redis_errors():
+                self.redis.mset({f"envelope:{queue}": text for queue, text in envelopes.items()})
 
     # -- the keeper
 

@@ -83,16 +83,17 @@ class Supervisor:
     def stop(self) -> None:
         """SIGTERM each child in turn and wait for it; SIGKILL after the grace period."""
         self.stopping.set()
-        until = time.monotonic() + self._grace_s
         for process in reversed(self._processes):
             if process.child is None:
                 continue
             if process.alive:
-                self._end(process.name, process.child, until)
+                self._end(process.name, process.child)
             # One that has died since the last look may have left something behind as well.
             _clear_group(process.child.pid)
 
-    def _end(self, name: str, child: subprocess.Popen[bytes], until: float) -> None:
+    def _end(self, name: str, child: subprocess.Popen[bytes]) -> None:
+        # Each has the whole grace period: calls may outlast the front end that waited for them.
+        until = time.monotonic() + self._grace_s
         self._say(f"stopping {name} (pid {child.pid})")
         child.terminate()
         while time.monotonic() < until and self._signals < _IMPATIENT:

@@ -51,8 +51,8 @@ class StoreBase:
     @pytest.fixture
     def store(self, client, config):
         store = JobStore(client, config)
-        for lane in Lane:
-            store.register_envelope(queue_name("ollama", lane), '{"id":"@JOB@","tag":"@TAG@"}')
+        text = '{"id":"@JOB@","tag":"@TAG@"}'
+        store.register_envelopes({queue_name("ollama", lane): text for lane in Lane})
         yield store
         balance(client)
 

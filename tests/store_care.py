@@ -285,7 +285,7 @@ class StoreCare(StoreBase):
         client.delete(f"envelope:{QUEUE}")
         job = a_job()
         store.admit(job)
-        store.register_envelope(QUEUE, "@JOB@")
+        store.register_envelopes({QUEUE: "@JOB@"})
 
         assert client.llen(QUEUE) == 0
         assert store.republish(QUEUE, 1, only_if_empty=True) == 1

@@ -126,6 +126,16 @@ class StoreLife(StoreBase):
         assert heard == {"reply:1", "reply:2"}
         pubsub.close()
 
+    def test_a_process_is_told_once_however_many_of_its_callers_join(self, store, client):
+        """Two hundred retries of one call must not become two hundred messages."""
+        job = a_job(idempotency_key="k", body_hash="h", reply_to="reply:1")
+        store.admit(job)
+        for number in range(6):
+            reply_to = f"reply:{number % 2 + 1}"
+            store.admit(a_job(idempotency_key="k", body_hash="h", reply_to=reply_to))
+
+        assert client.hget(f"job:{job.id}", "watch").split() == ["reply:1", "reply:2"]
+
     def test_an_idempotency_key_with_another_body_is_refused(self, store):
         """The key is bound to the first body."""
         store.admit(a_job(idempotency_key="k", body_hash="h"))
@@ -201,6 +211,22 @@ class StoreLife(StoreBase):
         _, mark, _ = store.marks(QUEUE)
 
         assert store.republish(QUEUE, mark - 1, only_if_empty=False) == 0
+
+    def test_a_wait_for_a_permit_takes_nothing_for_lost(self, store, client):
+        """The mark passes only what was taken out of the list, never the backlog behind it."""
+        jobs = [a_job() for _ in range(10)]
+        for job in jobs:
+            store.admit(job)
+        for job in jobs[:2]:
+            client.rpop(QUEUE)
+            store.start(job.id, worker="w", token=job.id, permits=0)
+        for job in jobs[:2]:
+            self.start(store, job.id, job.id)
+        _, mark, _ = store.marks(QUEUE)
+
+        assert mark == 2
+        assert store.republish(QUEUE, mark - 1, only_if_empty=False) == 0
+        assert client.llen(QUEUE) == 8
 
     def test_a_job_past_its_deadline_is_not_started(self, store):
         """It expires, and no attempt is opened."""

@@ -15,7 +15,7 @@ from chat.errors import ConfigError, QueueUnavailable
 from chat.logs import configure
 from chat.registry import registered
 from chat.store import JobStore
-from workers.app import make_celery, register_envelopes
+from workers.app import envelopes, make_celery
 from workers.keeper import Keeper
 from workers.worker import run_worker
 
@@ -44,13 +44,13 @@ def _keeper() -> int:
     await_redis(store.redis)
     app = make_celery(url)
     # Every provider: one that has lost its key may still have jobs in its queue.
-    for provider in config.providers:
-        register_envelopes(app, store, provider)
+    messages = envelopes(app, config.providers)
+    store.register_envelopes(messages)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     _log.info("keeper of %s", ", ".join(config.providers))
-    Keeper(store, config.providers).run(stop)
+    Keeper(store, config.providers, envelopes=messages).run(stop)
     return 0
 
 

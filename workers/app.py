@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import kombu
@@ -14,10 +14,7 @@ from chat.jobs import TASK_NAME, queue_name
 from chat.types import Lane
 from workers.transport import Connection, GatedCycle
 
-if TYPE_CHECKING:
-    from chat.store import JobStore
-
-__all__ = ["broker_url", "envelope", "make_celery", "register_envelopes"]
+__all__ = ["broker_url", "envelope", "envelopes", "make_celery"]
 
 
 def broker_url(redis_url: str) -> str:
@@ -55,6 +52,8 @@ def make_celery(redis_url: str) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Redis refusing a command (a fail-over, a full disk) is no reason to end either.
+        broker_channel_error_retry=True,
         # A worker holds what its threads are working on, and nothing ahead of that.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
@@ -105,12 +104,12 @@ def envelope(app: Celery, queue: str) -> str:
     return text
 
 
-def register_envelopes(app: Celery, store: JobStore, provider: str) -> None:
-    """Store the envelopes of a provider's queues where ``admit`` finds them.
+def envelopes(app: Celery, providers: Iterable[str]) -> dict[str, str]:
+    """The envelopes of the providers' queues, by queue.
 
-    Whoever consumes or keeps the queue does this when it starts, so that messages always fit the
-    Celery that reads them.
+    Whoever consumes or keeps a queue stores them where ``admit`` finds them, when it starts and
+    every few seconds: so messages always fit the Celery that reads them, and a Redis that has lost
+    its data works again.
     """
-    for lane in Lane:
-        queue = queue_name(provider, lane)
-        store.register_envelope(queue, envelope(app, queue))
+    queues = [queue_name(provider, lane) for provider in providers for lane in Lane]
+    return {queue: envelope(app, queue) for queue in queues}

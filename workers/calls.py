@@ -107,6 +107,8 @@ class Calls:
                 if reachable:
                     _log.warning("heartbeat failed, trying again each second: %s", error)
                 reachable = False
+            except Exception:  # noqa: BLE001 - a fault of ours must not end every call's lease
+                _log.exception("heartbeat failed in an unforeseen way")
             else:
                 if not reachable:
                     _log.info("heartbeat is back")
@@ -124,6 +126,9 @@ class Calls:
                         self.stop(job_id, token, "cancelled")
             except (RedisError, OSError):
                 # The heartbeat reports the outage and stands in until this is back.
+                self._closed.wait(1.0)
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("the stop channel failed in an unforeseen way")
                 self._closed.wait(1.0)
             finally:
                 pubsub.close()

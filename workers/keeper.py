@@ -11,11 +11,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from chat.errors import QueueUnavailable
 from chat.jobs import new_token, queue_name
@@ -98,24 +98,30 @@ class QueueWatch:
 
 
 class Keeper:
-    """Looks after every provider's queues; ``run`` until ``stop`` is set."""
+    """Looks after every provider's queues; ``run`` until ``stop`` is set.
+
+    ``envelopes`` are the queues' messages, which a Redis that has lost its data needs again.
+    """
 
     def __init__(
         self,
         store: JobStore,
         providers: Collection[str],
         *,
+        envelopes: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._providers = list(providers)
         self._clock = clock
+        self._envelopes = dict(envelopes or {})
         self._token = new_token()
         self._leases = {name: LeaseWatch() for name in self._providers}
         self._queues = {
             queue_name(name, lane): QueueWatch() for name in self._providers for lane in Lane
         }
         self._next_slow = 0.0
+        self._last_tick = 0.0
         self._reachable = True
 
     def run(self, stop: threading.Event) -> None:
@@ -126,14 +132,20 @@ class Keeper:
     def tick(self) -> None:
         """One round. Trouble with Redis is logged once and makes every period count anew."""
         begun = self._clock()
+        if begun - self._last_tick > _SLOW_S:
+            # This process stood still, and so may the workers have: no renewal was missed by them.
+            self._forget()
+        self._last_tick = begun
         try:
             if self._own_lock():
                 self._expire()
                 if begun >= self._next_slow:
                     self._next_slow = begun + 1.0
+                    # What frees memory comes first, and what needs some last.
+                    self._retire()
                     self._reclaim()
                     self._republish()
-                    self._retire()
+                    self._store.register_envelopes(self._envelopes)
         except (QueueUnavailable, RedisError) as error:
             if self._reachable:
                 _log.warning("keeper cannot reach Redis: %s", error)
@@ -154,7 +166,11 @@ class Keeper:
 
     def _own_lock(self) -> bool:
         redis = self._store.redis
-        if redis.set(_LOCK_KEY, self._token, nx=True, px=_LOCK_MS):
+        try:
+            if redis.set(_LOCK_KEY, self._token, nx=True, px=_LOCK_MS):
+                return True
+        except OutOfMemoryError:
+            # Redis is full: somebody has to remove old records, and two may do it.
             return True
         if redis.get(_LOCK_KEY) != self._token:
             # Somebody else keeps house. What was seen before may be old when it is our turn.

@@ -105,7 +105,11 @@ class Orphans:
 
 def _read(path: Path) -> Ending | None:
     try:
-        return Ending(**json.loads(path.read_text("utf-8")))
+        ending = Ending(**json.loads(path.read_text("utf-8")))
+        # `finish` would stumble over these, at every try.
+        JobState(ending.state)
+        Billed(ending.billed)
+        json.loads(ending.record)
     except FileNotFoundError:
         _log.debug("%s was handed in by another worker", path)
     except OSError as error:
@@ -115,4 +119,6 @@ def _read(path: Path) -> Ending | None:
         _log.warning("%s cannot be read (%s); it is kept as %s", path, error, aside)
         with suppress(FileNotFoundError):  # Another worker was quicker.
             path.rename(aside)
+    else:
+        return ending
     return None

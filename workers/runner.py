@@ -176,17 +176,22 @@ class Runner:
             try:
                 ending.hand_in(self._store)
             except QueueUnavailable as error:
-                if time.monotonic() >= until:
-                    path = self._orphans.keep(ending)
-                    _log.error(
-                        "job %s: Redis stayed away (%s); its end is kept in %s",
-                        ending.job_id,
-                        error,
-                        path,
-                    )
+                # A worker that is told to stop has less time than a job: its supervisor kills it.
+                late = time.monotonic() >= until or self._stopping.is_set()
+                if late and self._kept(ending):
                     return
                 _log.warning("job %s: its end waits for Redis: %s", ending.job_id, error)
                 time.sleep(pause)
                 pause = min(2.0, pause * 2)
             else:
                 return
+
+    def _kept(self, ending: Ending) -> bool:
+        """Keep the end of a call on disk; false when the disk does not take it either."""
+        try:
+            path = self._orphans.keep(ending)
+        except OSError as error:
+            _log.error("job %s: its end cannot be kept on disk: %s", ending.job_id, error)
+            return False
+        _log.error("job %s: Redis stays away; its end is kept in %s", ending.job_id, path)
+        return True

@@ -21,7 +21,7 @@ from chat.errors import ConfigError
 from chat.jobs import TASK_NAME, queue_name
 from chat.store import JobStore
 from chat.types import Lane
-from workers.app import make_celery, register_envelopes
+from workers.app import envelopes, make_celery
 from workers.calls import Calls
 from workers.orphans import Orphans
 from workers.runner import Runner
@@ -84,9 +84,15 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     registry = build_registry(config, os.environ, only=[provider])
     stopping = threading.Event()
     orphans = Orphans(config.data_dir)
-    # After an outage the first heartbeat brings the answers that Redis could not take meanwhile,
-    # long before the keeper gives their calls up.
-    calls = Calls(store, worker, provider, after_beat=lambda: orphans.hand_in(store, provider))
+    app = make_celery(redis_url)
+    messages = envelopes(app, [provider])
+
+    def after_beat() -> None:
+        """What an outage may have left to do, long before the keeper gives any call up."""
+        orphans.hand_in(store, provider)
+        store.register_envelopes(messages)
+
+    calls = Calls(store, worker, provider, after_beat=after_beat)
     runner = Runner(
         store=store,
         registry=registry,
@@ -100,10 +106,9 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     )
     # Celery warns of root because of pickle, which this worker does not accept.
     warnings.simplefilter("ignore", SecurityWarning)
-    app = make_celery(redis_url)
     define_task(app, runner)
     await_redis(store.redis)
-    register_envelopes(app, store, provider)
+    store.register_envelopes(messages)
     # Answers first: a call that is given up before its answer is handed in fails as unknown.
     orphans.hand_in(store, provider)
     for reclaimed in store.reclaim_worker(provider, worker):

@@ -17,8 +17,11 @@ if ARGV[14] ~= '' then
       if hash ~= ARGV[15] then return {'mismatch', other} end
       if TERMINAL[state] then return {'joined', other, redis.call('GET', 'celery-task-meta-' .. other) or ''} end
       if ARGV[10] ~= '' then
+        -- One entry per process is enough: it tells all its waiters.
         local watch = redis.call('HGET', 'job:' .. other, 'watch') or ''
-        redis.call('HSET', 'job:' .. other, 'watch', watch .. ' ' .. ARGV[10])
+        if not string.find(' ' .. watch .. ' ', ' ' .. ARGV[10] .. ' ', 1, true) then
+          redis.call('HSET', 'job:' .. other, 'watch', watch .. ' ' .. ARGV[10])
+        end
       end
       return {'joined', other, ''}
     end

@@ -1,6 +1,7 @@
 -- End jobs whose deadline passed while they were in no call. A call's own worker ends it, or the loss of its lease does.
 -- ARGV: 1 an id, or '' for the next 100 that are due
 -- Returns for an id its result ('' when it is not over), for '' how many were looked at
+let_through()
 local now = now_ms()
 local function expire(id)
   local job = redis.call('HMGET', 'job:' .. id, 'state', 'deadline')

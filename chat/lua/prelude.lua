@@ -26,6 +26,12 @@ local function int(n)
   return string.format('%.0f', n)
 end
 
+-- Begin with a write that frees memory: only then does a full Redis let the rest of a script through. What ends jobs
+-- or keeps calls alive must run even then. (`finish` begins with its lease, `retire` with the records it removes.)
+local function let_through()
+  redis.call('DEL', 'chatd:nothing')
+end
+
 local function audit(id, event, detail)
   redis.call('XADD', 'audit', 'MAXLEN', '~', 20000, '*', 'job', id, 'event', event, 'detail', detail or '')
 end

@@ -2,6 +2,7 @@
 -- ARGV: 1 id, 2 token, 3 provider, 4 the renewal time the caller saw, or '' when the worker itself is known to be dead,
 --       5 the worker it must belong to, or '', 6 at how many lost calls a job is given up
 -- Returns what became of it: gone | renewed | stale | queued | failed | cancelled
+let_through()
 local id, token, provider = ARGV[1], ARGV[2], ARGV[3]
 local member, key = ARGV[1] .. ' ' .. ARGV[2], 'job:' .. ARGV[1]
 local seen = redis.call('ZSCORE', 'leases:' .. provider, member)

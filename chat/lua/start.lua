@@ -29,9 +29,8 @@ end
 
 if redis.call('ZCARD', 'leases:' .. provider) >= tonumber(ARGV[4]) then
   -- The wake-up stays in this worker's hand: it counts as sent just now, so that the keeper does not call it lost.
-  local seq = redis.call('INCR', 'seq:' .. queue)
-  redis.call('ZADD', 'queued:' .. queue, seq, id)
-  redis.call('HSET', key, 'seq', seq)
+  -- Its own number stays in the record: the mark must never pass what still lies in the list.
+  redis.call('ZADD', 'queued:' .. queue, redis.call('INCR', 'seq:' .. queue), id)
   return {'wait'}
 end
 

@@ -160,6 +160,45 @@ def test_a_stopping_worker_finishes_its_calls_and_leaves_the_rest(stack, upstrea
     assert stack.balanced().get("republished", 0) == 0
 
 
+def test_a_worker_survives_a_redis_that_refuses_writes(stack, upstream):
+    """As after a fail-over: it goes on when writes are taken again, in the same process."""
+    client, pid = stack.redis.client, stack.workers["ollama"].pid
+    upstream.hold()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(stack.chat, "held")
+        eventually(lambda: upstream.in_flight == 1)
+        client.config_set("min-replicas-to-write", 1)
+        eventually(lambda: "NOREPLICAS" in stack.workers["ollama"].output())
+        client.config_set("min-replicas-to-write", 0)
+        eventually(stack.ready)
+        job_id = stack.submit("next")
+        eventually(lambda: upstream.calls["next"] == 1, what="the worker takes jobs again")
+        upstream.release()
+        answer = call.result().json()
+
+    assert answer["content"] == "echo: held"
+    assert stack.ended(job_id)["state"] == "succeeded"
+    assert stack.workers["ollama"].pid == pid
+    assert stack.workers["ollama"].alive
+
+
+def test_a_redis_that_lost_everything_works_again(stack, upstream):
+    """Fail-over to an empty one: running calls are answered, new ones run."""
+    upstream.hold()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(stack.chat, "in flight")
+        eventually(lambda: upstream.in_flight == 1)
+        stack.redis.client.flushall()
+        upstream.release()
+        answer = call.result().json()
+    eventually(stack.ready)
+    eventually(lambda: stack.redis.client.exists("envelope:chat.ollama.batch"))
+
+    assert answer["content"] == "echo: in flight"
+    assert stack.ended(stack.submit("afterwards"))["state"] == "succeeded"
+    stack.balanced()
+
+
 def test_a_full_redis_refuses_new_work_and_takes_what_is_paid_for(stack, upstream):
     """503 for a new call; the answer of the one in flight arrives."""
     upstream.hold()

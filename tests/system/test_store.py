@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from chat.errors import QueueUnavailable
 from tests.servers import RedisProcess
 from tests.store_suite import StoreSuite, a_job
+from workers.keeper import Keeper
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +39,30 @@ class TestStore(StoreSuite):
 
         assert done == ("done", "succeeded")
         assert store.record(job.id).state == "succeeded"
+
+    def test_a_full_redis_can_free_itself(self, store, client):
+        """Cancelling, expiring, giving up, renewing and removing go on; admitting does not."""
+        queued, due, lost, running = a_job(), a_job(timeout_ms=0), a_job(), a_job()
+        for job in (queued, due, lost, running):
+            store.admit(job)
+        self.start(store, lost.id, "lost")
+        self.start(store, running.id, "running")
+        keeper = Keeper(store, ["ollama"])
+        try:
+            client.config_set("maxmemory", 1)
+            beat = store.heartbeat("ollama-1@here", "ollama", [(running.id, "running")])
+            cancelled = store.cancel(queued.id)
+            became = [
+                store.reclaim("ollama", call).became
+                for call in store.calls("ollama")
+                if call.token == "lost"
+            ]
+            keeper.tick()
+            with pytest.raises(QueueUnavailable):
+                store.admit(a_job())
+        finally:
+            client.config_set("maxmemory", 0)
+
+        assert (beat, cancelled, became) == ([], "cancelled", ["failed"])
+        assert store.record(due.id).state == "expired"
+        assert store.record(running.id).state == "calling"

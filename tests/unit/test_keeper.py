@@ -113,7 +113,7 @@ def house():
     client = BrokenRedis(decode_responses=True)
     store = JobStore(client, ChatdConfig())
     clock = [0.0]
-    store.register_envelope(queue_name("ollama", Lane.INTERACTIVE), "@JOB@")
+    store.register_envelopes({queue_name("ollama", Lane.INTERACTIVE): "@JOB@"})
     return Keeper(store, ["ollama"], clock=lambda: clock[0]), store, client, clock
 
 
@@ -150,6 +150,32 @@ def test_an_outage_gives_every_call_its_full_period_again(house):
     run(keeper, clock, 30)
 
     assert store.record(job.id).state == "calling"
+
+
+def test_a_keeper_that_stood_still_gives_every_call_its_period_again(house):
+    """The whole machine was frozen, the workers with it."""
+    keeper, store, _, clock = house
+    job = a_job()
+    store.admit(job)
+    store.start(job.id, worker="w", token="t", permits=4)
+    run(keeper, clock, 5)
+    clock[0] += 40.0
+    run(keeper, clock, 5)
+
+    assert store.record(job.id).state == "calling"
+
+
+def test_a_redis_that_lost_its_data_gets_its_envelopes_again():
+    """Without them no wake-up could ever be sent."""
+    client = fakeredis.FakeRedis(decode_responses=True)
+    store = JobStore(client, ChatdConfig())
+    clock = [0.0]
+    keeper = Keeper(store, ["ollama"], envelopes={"chat.ollama": "@JOB@"}, clock=lambda: clock[0])
+    run(keeper, clock, 1)
+    client.flushall()
+    run(keeper, clock, 2)
+
+    assert client.get("envelope:chat.ollama") == "@JOB@"
 
 
 def test_the_keeper_sends_a_lost_wake_up_again(house):

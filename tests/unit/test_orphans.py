@@ -17,6 +17,23 @@ from chat.store import JobStore
 from tests.store_suite import a_job
 from workers.orphans import Ending, Orphans
 
+#: Whole, but of a state that no job has.
+BOGUS = json.dumps(
+    {
+        "job_id": "job_x",
+        "token": "t",
+        "attempt": 1,
+        "record": "{}",
+        "provider": "ollama",
+        "worker": "w",
+        "state": "bogus",
+        "payload": {},
+        "outcome": "succeeded",
+        "upstream_status": 200,
+        "billed": "yes",
+    }
+)
+
 
 @pytest.fixture
 def store():
@@ -134,8 +151,16 @@ def test_without_orphans_there_is_nothing_to_do(orphans, store):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"job_id": "job_x"}', '{"surprise": 1}', "\udcff"],
-    ids=["empty", "torn", "a list", "fields missing", "a field too many", "not UTF-8"],
+    ["", "{", "[]", BOGUS, '{"job_id": "job_x"}', '{"surprise": 1}', "\udcff"],
+    ids=[
+        "empty",
+        "torn",
+        "a list",
+        "no such state",
+        "fields missing",
+        "a field too many",
+        "not UTF-8",
+    ],
 )
 def test_a_file_that_cannot_be_read_stops_nobody(orphans, store, tmp_path, caplog, text):
     """It is named in the log and set aside for a person; the others are handed in."""

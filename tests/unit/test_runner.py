@@ -248,6 +248,23 @@ def test_a_heartbeat_hands_in_what_redis_could_not_take(tmp_path):
     assert store.workers(["ollama"])["ollama"] is not None
 
 
+def test_a_stopping_worker_keeps_its_answers_at_once(bench):
+    """Its supervisor will not wait until a batch job's deadline."""
+    answer = bench.provider.act
+
+    def answer_and_break(**kwargs):
+        bench.stopping.set()
+        bench.client.failures = 1
+        return answer(**kwargs)
+
+    bench.provider.act = answer_and_break
+    record = bench.run_one(timeout_ms=86_400_000)
+
+    assert record.state == "calling"
+    assert bench.orphans.hand_in(bench.store, "ollama") == 1
+    assert bench.store.record(record.id).state == "succeeded"
+
+
 def test_an_answer_redis_does_not_take_is_kept_on_disk(bench, monkeypatch):
     """And handed in as soon as Redis is back, where it ends the job."""
     monkeypatch.setattr("workers.runner._FINISH_GRACE_S", -1000.0)
