@@ -35,7 +35,7 @@ def health() -> Response:
 
 @blueprint.get("/ready")
 def ready() -> Response:
-    """200 when Redis answers and every registered provider has a live worker, else 503.
+    """200 when Redis answers and every registered provider (at least one) has a live worker.
 
     ``workers`` has the seconds since a worker of each provider was last seen.
     """
@@ -50,7 +50,7 @@ def ready() -> Response:
     except QueueUnavailable as error:
         trouble = error.message
     grace = front.config.worker_grace_s
-    served = all(seen is not None and seen <= grace for seen in workers.values())
+    served = bool(workers) and all(seen is not None and seen <= grace for seen in workers.values())
     is_ready = trouble is None and served
     body: JSON = {
         "status": "ready" if is_ready else "not ready",

@@ -39,6 +39,8 @@ def gunicorn_options(config: ChatdConfig) -> dict[str, Any]:
         "limit_request_line": 4094,
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
+        # No proxy may rename paths by a header: what it filters by path would be open again.
+        "forwarder_headers": "",
         "worker_tmp_dir": str(_MEMORY) if _MEMORY.is_dir() else None,
         "accesslog": None,
         "logger_class": _Log,

@@ -104,8 +104,14 @@ def prepare(config: ChatdConfig) -> RedisServer:
     url_file = embedded_url_file(config)
     # Redis goes into its folder before it opens its log: a relative path would lead nowhere.
     folder = url_file.parent.absolute()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made or written ({error.strerror}); set [chatd] data_dir to a "
+            "folder of this user"
+        ) from error
     lock = _locked(folder)
     port, password = _known(url_file) or (free_port(), secrets.token_hex(24))
     settings = folder / "redis.conf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import redis
 import requests
 
 from chat.connection import await_redis, connect
-from chat.errors import QueueUnavailable
+from chat.errors import ConfigError, QueueUnavailable
 from chat.registry import registered
 from cli.redis_server import prepare
 from cli.supervisor import Supervisor
@@ -26,6 +27,11 @@ __all__ = ["up"]
 
 #: Seconds everything may take to be ready before `up` says what is missing.
 _READY_S = 60.0
+#: Seconds Redis may take to start before `up` says what it waits for.
+_QUIET_S = 2.0
+#: Seconds beyond the longest call that each part gets to end: a little more than the front end's
+#: own limit, so that it is not killed while it gives up.
+_GRACE_S = 35
 
 
 def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
@@ -33,7 +39,13 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
     environ = dict(os.environ)
     if config.source is not None:
         environ["LAKEHOUSE_CONFIG"] = str(config.source)
-    supervisor = Supervisor(grace_s=config.timeout_s + 30, environ=environ, say=say)
+    names = registered(config, environ).names
+    if not names:
+        raise ConfigError(
+            "no provider is registered, so nothing could be answered; `chatd check` says why"
+        )
+    _check_bind(config)
+    supervisor = Supervisor(grace_s=config.timeout_s + _GRACE_S, environ=environ, say=say)
     supervisor.follow_signals()
     try:
         url = config.redis_url
@@ -41,12 +53,11 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
             server = prepare(config)
             url = server.url
             supervisor.add(f"redis ({server.name})", server.command, (server.lock.fileno(),))
-        client = connect(url, timeout_s=1, retries=0)
-        if not supervisor.watch(lambda: _answers(client)):
+        if not _redis_came(supervisor, connect(url, timeout_s=1, retries=0), say):
             return 0
         chatd = _command()
         supervisor.add("keeper", [*chatd, "keeper"])
-        for provider in registered(config, environ).names:
+        for provider in names:
             supervisor.add(f"worker {provider}", [*chatd, "worker", provider])
         supervisor.add("api", [*chatd, "api"])
         began = time.monotonic()
@@ -70,12 +81,45 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _answers(client: redis.Redis) -> bool:
+def _redis_came(supervisor: Supervisor, client: redis.Redis, say: Callable[[str], None]) -> bool:
+    """Wait for Redis and say what is wrong with it meanwhile; false when told to stop first."""
+    begun = time.monotonic()
+    said = ""
+
+    def answers() -> bool:
+        nonlocal said
+        trouble = _trouble(client)
+        if trouble and trouble != said and time.monotonic() - begun > _QUIET_S:
+            say(f"waiting for Redis: {trouble}")
+            said = trouble
+        return not trouble
+
+    return supervisor.watch(answers)
+
+
+def _trouble(client: redis.Redis) -> str:
+    """Why Redis cannot be used yet; empty when it can."""
     try:
         await_redis(client, timeout_s=0)
-    except QueueUnavailable:
-        return False
-    return True
+    except QueueUnavailable as error:
+        return error.message
+    return ""
+
+
+def _check_bind(config: ChatdConfig) -> None:
+    """Raises ``ConfigError`` when somebody else listens where the front end should."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        config.host, config.port, type=socket.SOCK_STREAM
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise ConfigError(
+                f"{config.bind} cannot be listened on ({error.strerror}); stop what is there, or "
+                "set [chatd] bind to another port"
+            ) from error
 
 
 def _ready(bind: str) -> bool:

@@ -43,7 +43,13 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
     ``instance`` the first free number is taken. Keep the file open as long as the name is needed.
     """
     folder = data_dir / "workers"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made ({error.strerror}); set [chatd] data_dir to a folder of "
+            "this user"
+        ) from error
     for number in [instance] if instance is not None else range(1, 1000):
         # Not "w", which would empty the file of whoever has the lock.
         file = (folder / f"{provider}-{number}.lock").open("a")

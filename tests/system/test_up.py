@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,56 @@ def test_children_end_when_up_itself_is_killed(up):
     eventually(lambda: processes(up.config) == {}, within_s=60)
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        pytest.param('ollama_url = ""', "no provider is registered", id="no-provider"),
+        pytest.param('data_dir = "/proc/nope"', "set [chatd] data_dir", id="no-folder"),
+        pytest.param("", "cannot be listened on", id="port-taken"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(tmp_path, settings, says):
+    """And nothing is started."""
+    with socket.socket() as taken:
+        port = free_port()
+        if not settings:
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+        config = tmp_path / "lakehouse.toml"
+        data_dir = "" if "data_dir" in settings else f'data_dir = "{tmp_path / "data"}"\n'
+        bind = f'bind = "127.0.0.1:{port}"\n'
+        config.write_text(f"[chatd]\n{bind}{data_dir}{settings}\n", "utf-8")
+        environ = {"LAKEHOUSE_CONFIG": str(config)}
+        child = Child(python("-m", "cli", "up"), tmp_path / "up.log", environ).start()
+        code = child.wait(60)
+
+    assert code == 1
+    assert says in child.output()
+    assert len(child.output().splitlines()) == 1
+
+
+def test_a_redis_that_does_not_answer_is_named(tmp_path):
+    """Instead of silence; it may come up later."""
+    port, redis_port = free_port(), free_port()
+    config = tmp_path / "lakehouse.toml"
+    config.write_text(
+        f'[chatd]\nbind = "127.0.0.1:{port}"\nredis_url = "redis://127.0.0.1:{redis_port}/0"\n',
+        "utf-8",
+    )
+    environ = {"LAKEHOUSE_CONFIG": str(config)}
+    child = Child(python("-m", "cli", "up"), tmp_path / "up.log", environ).start()
+    eventually(lambda: "waiting for Redis" in child.output())
+    child.stop(30)
+
+    assert str(redis_port) in child.output()
+
+
 def test_two_cannot_share_a_folder(tmp_path, up):
     """A second Redis on the same files would ruin them."""
-    environ = {"LAKEHOUSE_CONFIG": str(up.config), "PATH": "/usr/bin:/bin"}
+    config = tmp_path / "second.toml"
+    text = up.config.read_text("utf-8").replace(str(up.port), str(free_port()))
+    config.write_text(text, "utf-8")
+    environ = {"LAKEHOUSE_CONFIG": str(config), "PATH": "/usr/bin:/bin"}
     second = Child(python("-m", "cli", "up"), tmp_path / "second.log", environ).start()
 
     assert second.wait(60) == 1

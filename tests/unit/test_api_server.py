@@ -83,3 +83,8 @@ def test_a_wsgi_server_of_ones_own_finds_the_application(
 
     assert app.test_client().get("/health").status_code == 200
     assert app.config["MAX_CONTENT_LENGTH"] == 1024
+
+
+def test_no_header_renames_a_path():
+    """A proxy may filter by path; gunicorn would take SCRIPT_NAME from any local caller."""
+    assert gunicorn_options(ChatdConfig())["forwarder_headers"] == ""
