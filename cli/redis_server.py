@@ -71,14 +71,19 @@ def free_port() -> int:
     """A port below 32768 that nothing listens on: above lie the ports of outgoing connections."""
     for _ in range(200):
         port = 20000 + secrets.randbelow(12000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if _is_free(port):
             return port
     raise ConfigError("no free port between 20000 and 32000 on 127.0.0.1")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def max_memory(config: ChatdConfig) -> int:
@@ -168,13 +173,7 @@ def _known(url_file: Path) -> tuple[int, str] | None:
         # The machine went down while it was written, so that nobody has used it.
         return None
     password, port = found[1], int(found[2])
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return None
-    return port, password
+    return (port, password) if _is_free(port) else None
 
 
 def _write_private(path: Path, text: str) -> None:

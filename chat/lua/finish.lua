@@ -18,6 +18,12 @@ local function finish(from, outcome)
   return {'done', kind}
 end
 
+local function ledger_only()
+  close_attempt(id, token, 'late', ARGV[8], ARGV[9], now)
+  audit(id, 'late', ARGV[7])
+  return {'late', state}
+end
+
 if not state then  -- Redis has forgotten the job (a rollback): the record is made again from the worker's memory.
   local record = cjson.decode(ARGV[10])
   redis.call('HSET', key, 'provider', record.provider, 'queue', record.queue, 'lane', record.lane, 'model', record.model,
@@ -34,21 +40,14 @@ if not state then  -- Redis has forgotten the job (a rollback): the record is ma
 end
 
 if TERMINAL[state] then
-  if job[3] ~= token then
-    close_attempt(id, token, 'late', ARGV[8], ARGV[9], now)
-    audit(id, 'late', ARGV[7])
-    return {'late', state}
-  end
+  if job[3] ~= token then return ledger_only() end
   return {'done', state}
 end
 
 if state == 'calling' and holder == token then return finish(state, ARGV[7]) end
 
-if kind ~= 'succeeded' then  -- A lost call that came back without an answer changes nothing but the ledger.
-  close_attempt(id, token, 'late', ARGV[8], ARGV[9], now)
-  audit(id, 'late', ARGV[7])
-  return {'late', state}
-end
+-- A lost call that came back without an answer changes nothing but the ledger.
+if kind ~= 'succeeded' then return ledger_only() end
 
 if state == 'calling' then  -- An answer is here: the newer attempt has nothing left to do.
   redis.call('ZREM', 'leases:' .. provider, id .. ' ' .. holder)
