@@ -22,7 +22,7 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"chatd api: {error}\n")
         return 1
-    configure("api", config.log_level)
+    configure("api", config.log_level, config.log_format)
     FrontEndServer(config).run()
     return 0
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from flask import Response, request
+from flask import Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -44,6 +44,7 @@ def read_job(front: FrontEnd, default_lane: Lane) -> NewJob:
         # The same key on another path, or with another method, is another call.
         idempotency_key=None if key is None else f"{request.method} {request.path} {key}",
         body_hash=None if key is None else call.body_hash,
+        request_id=g.request_id,
     )
 
 

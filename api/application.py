@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, g, request
 
-from api import chat, errors, health, jobs
+from api import chat, errors, health, jobs, metrics, request_log
 from api.frontend import EXTENSION, FrontEnd
 from api.headers import request_id
 
@@ -29,7 +29,8 @@ def build(front: FrontEnd) -> Flask:
         response.headers["X-Request-Id"] = g.request_id
         return response
 
+    request_log.install(app)
     errors.install(app)
-    for module in (chat, jobs, health):
+    for module in (chat, jobs, health, metrics):
         app.register_blueprint(module.blueprint)
     return app

@@ -39,28 +39,10 @@ def chat() -> Response:
 
 @blueprint.get("/v1/chat/providers")
 def providers() -> Response:
-    """The registered providers, how much waits for each and how many calls are in flight."""
+    """The registered providers and their budgets, what waits for each, and counts of all jobs."""
     front = front_end()
-    store = front.connections().store
-    return json_response(
-        {
-            "default": front.names.default,
-            "providers": [
-                {
-                    "name": name,
-                    "lanes": store.lanes(name),
-                    "budgets": [
-                        {
-                            "match": "*",
-                            "concurrency": front.config.providers[name].concurrency,
-                            "in_use": store.in_flight(name),
-                        }
-                    ],
-                }
-                for name in front.names.names
-            ],
-        }
-    )
+    overview = front.connections().store.overview(front.names.names)
+    return json_response({"default": front.names.default, **overview})
 
 
 def _for_a_while(front: FrontEnd, job: NewJob, seconds: float, applied: str | None) -> Response:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from api.schema import MetadataKey, MetadataValue
 from chat.jobs import JobState
 from chat.types import Billed, FinishReason, Lane
 
-__all__ = ["Answer", "ErrorAnswer", "Health", "Providers", "Ready", "Record"]
+__all__ = ["Answer", "ErrorAnswer", "Health", "Metrics", "Providers", "Ready", "Record"]
 
 
 class _Output(BaseModel):
@@ -126,10 +126,12 @@ class Record(_Output):
 
 
 class LaneAnswer(_Output):
-    """What waits in one lane."""
+    """What waits in one lane of a provider."""
 
-    depth: int
-    oldest_age_s: float | None
+    depth: int = Field(description="jobs queued for a worker")
+    oldest_age_s: float | None = Field(description="of what waits here; null if nothing does")
+    parked: int = Field(description="jobs set aside until their budgets can start them")
+    starts_per_s: float = Field(description="how many calls began, lately")
 
 
 class Lanes(_Output):
@@ -139,27 +141,110 @@ class Lanes(_Output):
     batch: LaneAnswer
 
 
+class LaneCounts(_Output):
+    """A number per lane."""
+
+    interactive: int
+    batch: int
+
+
+class Closed(_Output):
+    """Why a budget starts no calls, and until when."""
+
+    reason: Literal["rate_limited", "overloaded", "quota_exhausted", "day_quota"]
+    until: str = Field(description="RFC 3339")
+    seconds: float = Field(description="how long that is from now")
+
+
+class Day(_Output):
+    """The calls of today against the most there may be."""
+
+    used: int
+    limit: int
+    resets_at: str = Field(description="RFC 3339")
+
+
 class BudgetAnswer(_Output):
-    """How many calls at a time the models that ``match`` may have, and how many they have."""
+    """What the models that ``match`` may have of a provider, and what they have."""
 
     match: str
-    concurrency: int
-    in_use: int
+    model: str | None = Field(description="set where each model has a budget of its own")
+    in_use: int = Field(description="calls in flight")
+    rate_per_minute: float | None = Field(description="calls that may start now; null: no limit")
+    rate_cap_per_minute: int | None = Field(description="as configured, or as the provider says")
+    learned: bool = Field(description="whether refusals have made the rate what it is")
+    tokens_per_minute: int | None
+    closed: Closed | None
+    day: Day | None
+    parked: LaneCounts
+
+
+class UpstreamTimes(_Output):
+    """How long upstream calls took, in ms."""
+
+    buckets: list[tuple[float | Literal["+Inf"], int]] = Field(
+        description="pairs: an upper bound, and how many calls took no longer"
+    )
+    sum: float
+
+
+class Totals(_Output):
+    """What became of all calls to a provider, since Redis was empty."""
+
+    calls: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    refused: int = Field(description="of those that failed: by a rate limit (429)")
+    overloaded: int = Field(description="of those that failed: the provider was overloaded")
+    quota_exhausted: int = Field(description="of those that failed: a quota was used up")
+    cool_downs: int = Field(description="times a budget was closed for a while")
+    input_tokens: int
+    output_tokens: int
+    upstream_ms: UpstreamTimes
 
 
 class ProviderAnswer(_Output):
     """One registered provider."""
 
     name: str
+    concurrency: int = Field(description="calls it may have in flight, over all workers")
+    in_use: LaneCounts = Field(description="calls in flight")
+    last_seen_s: float | None = Field(description="since a worker was last seen; null for never")
     lanes: Lanes
     budgets: list[BudgetAnswer]
+    totals: Totals
+
+
+class JobCounts(_Output):
+    """All jobs: ``accepted`` is the sum of the states and ``retired``, at every moment."""
+
+    accepted: int
+    queued: int
+    waiting: int
+    calling: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    expired: int
+    retired: int = Field(description="ended jobs whose records were removed")
+    republished: int = Field(description="lost wake-ups that were sent again")
+    reclaimed: int = Field(description="calls given up because their worker was gone")
+    permits_overrun: int = Field(description="calls that went on after they had been given up")
+    parks: int = Field(description="times a job was set aside for its budget")
+    bytes: int = Field(description="of the requests of jobs that are not over")
 
 
 class Providers(_Output):
-    """The registered providers."""
+    """The registered providers, and counts of all jobs."""
 
     default: str
     providers: list[ProviderAnswer]
+    jobs: JobCounts
+
+
+class Metrics(RootModel[str]):
+    """Metrics in the text format of Prometheus, version 0.0.4."""
 
 
 class Health(_Output):

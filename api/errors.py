@@ -86,7 +86,7 @@ def error_response(error: ChatError) -> Response:
 
 def install(app: Flask) -> None:
     """Make every error of ``app`` a JSON body, Flask's own and unexpected ones as well."""
-    app.register_error_handler(ChatError, error_response)
+    app.register_error_handler(ChatError, _chat_error)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(Exception, _unexpected)
 
@@ -100,11 +100,17 @@ def _type_of(error: ChatError) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004 - see above
 
 
+def _chat_error(error: ChatError) -> Response:
+    # For the request's line of log.
+    g.error_code, g.job_id = error.code, error.job_id
+    return error_response(error)
+
+
 def _http_exception(error: HTTPException) -> Response | HTTPException:
     """Flask's and werkzeug's own refusals, in our form."""
     if isinstance(error, RequestEntityTooLarge):
         limit = request.max_content_length
-        return error_response(
+        return _chat_error(
             TooLarge(f"the body is larger than {limit} bytes (body_limit); send a smaller one")
         )
     if error.code is None or error.code < 400:  # noqa: PLR2004 - see above
@@ -119,6 +125,7 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
     else:
         code = InvalidRequest.code
         message = f"the request cannot be read: {error.description or error.name}"
+    g.error_code = code
     body: JSON = {
         "error": {
             "code": code,
@@ -141,6 +148,6 @@ def _unexpected(error: Exception) -> Response:
         request.path,
         exc_info=error,
     )
-    return error_response(
+    return _chat_error(
         ChatError(f"chatd met an unexpected error; its log has it as request {g.request_id}")
     )

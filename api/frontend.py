@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -54,11 +54,8 @@ class Store(Protocol):
     def workers(self, providers: Iterable[str]) -> dict[str, float | None]:
         """Seconds since a worker of each provider was last seen."""
 
-    def lanes(self, provider: str) -> dict[str, JSON]:
-        """What waits in each lane of a provider."""
-
-    def in_flight(self, provider: str) -> int:
-        """Permits of a provider that are in use."""
+    def overview(self, names: Sequence[str]) -> JSON:
+        """What each provider is doing, and the counters of all jobs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,16 @@ from functools import cache
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.contract import Answer, Document, ErrorAnswer, Health, Providers, Ready, Record
+from api.contract import (
+    Answer,
+    Document,
+    ErrorAnswer,
+    Health,
+    Metrics,
+    Providers,
+    Ready,
+    Record,
+)
 from api.errors import STATUS
 from api.schema import ChatBody
 from chat import errors
@@ -19,6 +28,7 @@ from chat.types import JSON
 __all__ = ["OPERATIONS", "Operation", "document"]
 
 _REF = "#/components/schemas/{model}"
+_JSON = "application/json"
 
 _BODY = (errors.InvalidRequest, errors.TooLarge)
 _ADMISSION = (
@@ -77,6 +87,7 @@ class Success:
     description: str
     model: type[BaseModel]
     headers: JSON
+    media_type: str = _JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,7 @@ OPERATIONS = (
     Operation(
         path="/v1/chat/providers",
         method="get",
-        summary="The registered providers and what waits for each",
+        summary="The registered providers, their budgets, and what waits for each",
         answers={200: Success("the providers", Providers, {})},
         errors=(errors.QueueUnavailable,),
     ),
@@ -153,6 +164,13 @@ OPERATIONS = (
         },
     ),
     Operation(
+        path="/metrics",
+        method="get",
+        summary="The numbers of GET /v1/chat/providers for Prometheus",
+        answers={200: Success("the metrics", Metrics, {}, media_type="text/plain")},
+        errors=(errors.QueueUnavailable,),
+    ),
+    Operation(
         path="/openapi.json",
         method="get",
         summary="This document",
@@ -195,7 +213,9 @@ def _schemas() -> tuple[dict[type[BaseModel], JSON], JSON]:
 
 def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JSON:
     responses: dict[str, JSON] = {
-        str(status): _response(success.description, schemas[success.model], success.headers)
+        str(status): _response(
+            success.description, schemas[success.model], success.headers, success.media_type
+        )
         for status, success in operation.answers.items()
     }
     codes: dict[int, list[str]] = defaultdict(list)
@@ -211,16 +231,13 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
     if operation.body is not None:
         wire["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schemas[operation.body]}},
+            "content": {_JSON: {"schema": schemas[operation.body]}},
         }
     return wire
 
 
-def _response(description: str, schema: JSON, headers: JSON) -> JSON:
-    response: JSON = {
-        "description": description,
-        "content": {"application/json": {"schema": schema}},
-    }
+def _response(description: str, schema: JSON, headers: JSON, media_type: str = _JSON) -> JSON:
+    response: JSON = {"description": description, "content": {media_type: {"schema": schema}}}
     if headers:
         response["headers"] = headers
     return response

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import gevent
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
@@ -14,6 +17,8 @@ from api import create_app
 from chat.settings import ChatdConfig
 
 __all__ = ["FrontEndServer", "gunicorn_options"]
+
+_log = logging.getLogger(__name__)
 
 #: Seconds that waiting callers get after SIGTERM, beyond the longest upstream call.
 _GRACE_S = 30
@@ -74,4 +79,16 @@ class FrontEndServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no 
 
     def load(self) -> Flask:
         """Called by gunicorn in each worker, after the fork."""
+        # gevent would write the traceback of a greenlet to standard error by itself.
+        gevent.get_hub().print_exception = _greenlet_failed
         return create_app(self._config)
+
+
+def _greenlet_failed(
+    context: object,
+    kind: type[BaseException],
+    error: BaseException | None,
+    _: TracebackType | None,
+) -> None:
+    """What gevent's hub calls when an exception ends a greenlet or a callback."""
+    _log.error("an uncaught %s ends %r", kind.__name__, context, exc_info=error)

@@ -1,7 +1,8 @@
 """A scripted model server for load and fault runs: Ollama's and OpenAI's wire on one loopback port.
 
 It answers each call with the caller's own question, so that an answer can be matched to its
-request, and counts every call by question, so that a call beyond one per job cannot hide. One
+request, and counts every call by question, so that a call beyond one per job cannot hide. It may
+have limits of its own (``bench.limits``), and then logs every call with what became of it. One
 asyncio loop holds thousands of calls at once; run it in a thread (``Upstream``) or as a process
 (``python -m bench.upstream PORT [DELAY_S]``).
 """
@@ -16,30 +17,65 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+from bench.limits import Limit, NoLimit
 from cli.redis_server import free_port
 
-__all__ = ["Upstream"]
+__all__ = ["Seen", "Upstream"]
 
-_REASONS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+_REASONS = {
+    200: "OK",
+    404: "Not Found",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+@dataclass(slots=True)
+class Seen:
+    """A call as the upstream saw it; times are monotonic seconds.
+
+    ``status`` is 200 for a call that was accepted, ``running`` the number of accepted calls at that
+    moment, this one among them. ``ended_at`` is set when an accepted call was answered or dropped.
+    """
+
+    at: float
+    question: str
+    model: str
+    status: int
+    running: int
+    retry_after: str | None = None
+    ended_at: float | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no limit refused it."""
+        return self.status == 200
 
 
 @dataclass
 class Upstream:
-    """What the server does (``delay_s``, ``hold``, ``reply``) and what it has seen.
+    """What the server does (``delay_s``, ``hold``, ``reply``, ``limits``) and what it has seen.
 
-    ``calls`` counts by question. ``answered`` counts whole answers sent, ``dropped`` the calls
-    whose client went away first; ``dropped_at`` has the moment (monotonic seconds) by question.
+    ``limits`` has limits by a glob that model ids match, of which the first counts; put another
+    dictionary in its place to change them while it runs. A call that a limit refuses is answered at
+    once. ``calls`` counts by question. ``answered`` counts whole answers sent, ``dropped`` the
+    calls whose client went away first; ``dropped_at`` has the moment (monotonic seconds) by
+    question. ``log`` has every call in the order of arrival.
     """
 
     delay_s: float = 0.0
     half_body: bool = False
     tls: ssl.SSLContext | None = None
     reply: Callable[[str, dict[str, Any]], tuple[int, Any] | None] = lambda _path, _body: None
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
+    log: list[Seen] = field(default_factory=list)
     dropped_at: dict[str, float] = field(default_factory=dict)
     answered: int = 0
     dropped: int = 0
@@ -137,8 +173,26 @@ class Upstream:
     ) -> None:
         question = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         self.calls[question] += 1
+        limit, now = self._limit(body["model"]), time.monotonic()
+        refusal = limit.refusal(now)
+        if refusal is not None:
+            self.log.append(
+                Seen(
+                    now,
+                    question,
+                    body["model"],
+                    refusal.status,
+                    self.in_flight,
+                    refusal.retry_after,
+                )
+            )
+            self._send(writer, refusal.status, refusal.body(path), refusal.headers)
+            return
+        limit.begin(now)
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
+        seen = Seen(now, question, body["model"], 200, self.in_flight)
+        self.log.append(seen)
         if self.half_body:
             writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"model": "m", ')
         try:
@@ -146,9 +200,15 @@ class Upstream:
                 await self._wait_or_gone(question, reader)
         finally:
             self.in_flight -= 1
+            seen.ended_at = time.monotonic()
+            limit.end(seen.ended_at)
         status, answer = self.reply(path, body) or (200, _answer(path, body["model"], question))
         self._send(writer, status, answer)
         self.answered += 1
+
+    def _limit(self, model: str) -> Limit:
+        found = (limit for glob, limit in self.limits.items() if fnmatchcase(model, glob))
+        return next(found, NoLimit())
 
     async def _wait_or_gone(self, question: str, reader: asyncio.StreamReader) -> None:
         """Wait as told, unless the client closes the connection first."""
@@ -183,9 +243,16 @@ class Upstream:
             }
         return 200, {"models": [{"name": "echo:latest", "model": "echo:latest"}]}
 
-    def _send(self, writer: asyncio.StreamWriter, status: int, answer: object) -> None:
+    def _send(
+        self,
+        writer: asyncio.StreamWriter,
+        status: int,
+        answer: object,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         body = json.dumps(answer).encode()
         head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
 

@@ -112,10 +112,16 @@ def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
             "sync_retention_s", usual.sync_retention_s, at_most=_LONGEST_RETENTION_S
         ),
         max_lost_calls=chatd.whole("max_lost_calls", usual.max_lost_calls, at_most=1000),
+        max_attempts=chatd.whole("max_attempts", usual.max_attempts, at_most=100),
         on_lost_call=lost,
+        batch_share=chatd.share("batch_share", usual.batch_share),
+        batch_min_share=chatd.share("batch_min_share", usual.batch_min_share),
+        max_batch_wait_s=chatd.seconds("max_batch_wait_s", usual.max_batch_wait_s),
+        interactive_reserve=chatd.share("interactive_reserve", usual.interactive_reserve),
         allow_local_cloud=allow_local_cloud,
         api_processes=chatd.whole("api_processes", usual.api_processes, at_most=256),
         log_level=chatd.choice("log_level", usual.log_level, _LOG_LEVELS),
+        log_format=chatd.choice("log_format", usual.log_format, ("json", "text")),
         providers=_providers(chatd.table("providers"), usual.providers, api),
         models=tiers,
         weak_models=weak_models,
@@ -162,6 +168,12 @@ def _provider(table: Table, usual: ProviderConfig) -> ProviderConfig:
         key_name=key_name,
         key_file=key_file,
         limits=tuple(_limit(limit) for limit in table.tables("limits")),
+        known=usual.known,
+        learn=bool(table.flag("learn", usual.learn)),
+        max_interactive=table.whole("max_interactive", usual.max_interactive, at_most=10**8),
+        max_interactive_bytes=table.size("max_interactive_bytes", usual.max_interactive_bytes),
+        max_batch=table.whole("max_batch", usual.max_batch, at_most=10**8),
+        max_batch_bytes=table.size("max_batch_bytes", usual.max_batch_bytes),
     )
     table.finish(hints)
     return provider
@@ -173,17 +185,12 @@ def _limit(table: Table) -> LimitConfig:
         requests_per_minute=table.whole_or_none("requests_per_minute"),
         requests_per_day=table.whole_or_none("requests_per_day"),
         tokens_per_minute=table.whole_or_none("tokens_per_minute"),
+        per_model=bool(table.flag("per_model", default=False)),
     )
     table.finish()
     if not limit.match:
         raise table.error(
             "match", "is missing or empty", 'write the model ids it is for, as match = "*:free"'
-        )
-    if limit == LimitConfig(match=limit.match):
-        raise table.error(
-            "match",
-            "limits nothing",
-            "add requests_per_minute, requests_per_day or tokens_per_minute",
         )
     return limit
 

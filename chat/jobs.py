@@ -15,6 +15,7 @@ from chat.types import JSON, Billed, ChatRequest, Lane
 __all__ = [
     "TASK_NAME",
     "Attempt",
+    "Ending",
     "JobRecord",
     "JobState",
     "NewJob",
@@ -93,6 +94,39 @@ class NewJob:
     waits: bool = False
     idempotency_key: str | None = None
     body_hash: str | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How one call ended: everything ``JobStore.finish`` needs, and nothing of the request.
+
+    ``payload`` is the response, or the error when it failed; ``record`` what ``start`` handed out.
+    ``signal`` is what the budget learns (``chat.retry.Signal``), ``retry_after_s`` when the
+    upstream wants to be asked again, ``chance`` a number from 0 to 1. With ``again_after_s`` the
+    job is to be tried again after that back-off, for the reason ``again_why``, if that is before
+    its deadline. ``counts_as`` says among which attempts this one counts: ``refused``,
+    ``answered``, ``unknown``, or none.
+    """
+
+    job_id: str
+    token: str
+    record: str
+    provider: str
+    worker: str
+    state: str
+    payload: JSON
+    outcome: str
+    upstream_status: int | None
+    billed: str
+    signal: str = ""
+    retry_after_s: float | None = None
+    chance: float = 0.0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    again_after_s: float | None = None
+    again_why: str = ""
+    counts_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)

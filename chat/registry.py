@@ -41,16 +41,12 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The providers by name: registered ones with what registered them, and the missing ones.
-
-    ``limited`` are those whose configured limits this version reads but does not enforce.
-    """
+    """The providers by name: registered ones with what registered them, and the missing ones."""
 
     registered: Mapping[str, str]
     missing: Mapping[str, Missing]
     models: Mapping[str, str]
     allow_local_cloud: bool = False
-    limited: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,7 +157,6 @@ def registered(config: ChatdConfig, environ: Mapping[str, str]) -> Names:
         missing=missing,
         models=config.models,
         allow_local_cloud=config.allow_local_cloud,
-        limited=tuple(name for name in found if config.providers[name].limits),
     )
 
 
@@ -170,12 +165,6 @@ def log_registration(names: Names, logger: logging.Logger) -> None:
     found = "; ".join(f"{name} ({reason})" for name, reason in names.registered.items())
     lacking = "; ".join(f"{name} ({missing.reason})" for name, missing in names.missing.items())
     logger.info("providers registered: %s. Not registered: %s.", found or "none", lacking or "none")
-    if names.limited:
-        logger.warning(
-            "the limits configured for %s are read but not enforced by this version;"
-            " concurrency is enforced",
-            ", ".join(names.limited),
-        )
 
 
 def _registration(provider: ProviderConfig, environ: Mapping[str, str]) -> str | Missing:

@@ -15,9 +15,14 @@ __all__ = ["ChatdConfig", "GatewayConfig", "LimitConfig", "ProviderConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitConfig:
-    """What a provider allows for the model ids that the glob ``match`` fits."""
+    """What a provider allows for the model ids that the glob ``match`` fits.
+
+    ``per_model``: each of these models has a budget of its own, instead of one for all of them. A
+    limit without numbers only separates: its models share a learned rate and a cool-down.
+    """
 
     match: str
+    per_model: bool = False
     requests_per_minute: int | None = None
     requests_per_day: int | None = None
     tokens_per_minute: int | None = None
@@ -30,7 +35,9 @@ class ProviderConfig:
     ``enabled`` is None unless the file says true or false. ``concurrency`` counts calls at the same
     time over all workers. Only OpenCode has a ``go_base_url``; only Ollama Cloud uses ``api``,
     which is ``auto``, ``generate`` or ``chat``. Local Ollama needs no key, so its ``key_*`` are
-    empty.
+    empty. The first of ``limits`` that fits a model counts: those of the file, then ``known``,
+    which are the provider's published ones. ``learn`` says whether a rate is learned from refusals.
+    ``max_interactive``, ``max_batch`` and their bytes bound what may wait in each lane.
     """
 
     name: str
@@ -43,6 +50,12 @@ class ProviderConfig:
     key_file: str = ""
     api: str = "auto"
     limits: tuple[LimitConfig, ...] = ()
+    known: tuple[LimitConfig, ...] = ()
+    learn: bool = True
+    max_interactive: int = 2_000
+    max_interactive_bytes: int = 64 * 2**20
+    max_batch: int = 100_000
+    max_batch_bytes: int = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +68,12 @@ class GatewayConfig:
 
 def _default_providers() -> dict[str, ProviderConfig]:
     def keyed(
-        name: str, base_url: str, concurrency: int, key: str, go_base_url: str | None = None
+        name: str,
+        base_url: str,
+        concurrency: int,
+        key: str,
+        go_base_url: str | None = None,
+        known: tuple[LimitConfig, ...] = (),
     ) -> ProviderConfig:
         return ProviderConfig(
             name=name,
@@ -65,14 +83,39 @@ def _default_providers() -> dict[str, ProviderConfig]:
             key_env=key,
             key_name=key,
             key_file=f"/etc/lakehouse/{name}.env",
+            known=known,
         )
 
+    each_model = LimitConfig(match="*", per_model=True)
+    # OpenRouter docs, api_reference/limits: 20 free requests a minute; 50 or 1000 a day, which
+    # depends on the account. Paid models have no limit of OpenRouter's, only of who runs them.
+    free_and_paid = (LimitConfig(match="*:free", requests_per_minute=20), each_model)
+    # routes/zen/util of anomalyco/opencode: Go has a quota of its own, free models one per address,
+    # and everything else is limited by key, model and minute.
+    go_free_and_paid = (
+        LimitConfig(match="opencode-go/*"),
+        LimitConfig(match="*-free"),
+        each_model,
+    )
     zen = "https://opencode.ai/zen"
     providers = (
         ProviderConfig(name="ollama", base_url="http://localhost:11434", concurrency=4),
         keyed("ollama_cloud", "https://ollama.com", 3, "OLLAMA_CLOUD_KEY"),
-        keyed("openrouter", "https://openrouter.ai/api/v1", 16, "OPENROUTER_API_KEY"),
-        keyed("opencode", f"{zen}/v1", 8, "OPENCODE_API_KEY", go_base_url=f"{zen}/go/v1"),
+        keyed(
+            "openrouter",
+            "https://openrouter.ai/api/v1",
+            16,
+            "OPENROUTER_API_KEY",
+            known=free_and_paid,
+        ),
+        keyed(
+            "opencode",
+            f"{zen}/v1",
+            8,
+            "OPENCODE_API_KEY",
+            go_base_url=f"{zen}/go/v1",
+            known=go_free_and_paid,
+        ),
         keyed("kimi", "https://api.kimi.com/coding/v1", 8, "KIMI_API_KEY"),
     )
     return {provider.name: provider for provider in providers}
@@ -90,9 +133,13 @@ class ChatdConfig:
     ``job_timeout_s`` that of a batch job, ``max_timeout_s`` the most a request may ask for.
     ``retention_s`` is how long an ended job can be read, ``sync_retention_s`` the same for an
     answer a caller waited for. ``on_lost_call`` says per lane whether a job whose worker vanished
-    in mid-call is tried again (``retry``) or ends (``fail``). ``redis_url`` is empty when chatd
-    brings its own Redis. ``providers`` always has all five. ``source`` is the file, None for the
-    defaults.
+    in mid-call, or whose call ended without a word, is tried again (``retry``) or ends (``fail``).
+    ``max_attempts`` counts the answers of one job that a retry may mend. ``batch_share`` of a
+    provider's permits is what batch jobs may use while somebody waits there, ``batch_min_share`` of
+    its grants what they get in any case once the oldest has waited ``max_batch_wait_s``.
+    ``interactive_reserve`` of a day's requests is kept from batch jobs. ``redis_url`` is empty when
+    chatd brings its own Redis. ``providers`` always has all five. ``source`` is the file, None for
+    the defaults.
 
     Raises ``ConfigError`` for a ``bind`` that other machines can reach, however it is built.
     """
@@ -111,10 +158,16 @@ class ChatdConfig:
     retention_s: int = 86400
     sync_retention_s: int = 900
     max_lost_calls: int = 5
+    max_attempts: int = 3
+    batch_share: float = 0.7
+    batch_min_share: float = 0.1
+    max_batch_wait_s: float = 60.0
+    interactive_reserve: float = 0.1
     on_lost_call: Mapping[str, str] = field(default_factory=_default_on_lost_call)
     allow_local_cloud: bool = False
     api_processes: int = 1
     log_level: str = "info"
+    log_format: str = "json"
     providers: Mapping[str, ProviderConfig] = field(default_factory=_default_providers)
     models: Mapping[str, str] = field(default_factory=dict)
     weak_models: tuple[str, ...] = ()

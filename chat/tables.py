@@ -89,6 +89,17 @@ class Table:
             )
         return float(value)
 
+    def share(self, key: str, default: float) -> float:
+        """A part of a whole, from 0 to 1."""
+        value = self._take(key, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise self.error(
+                key,
+                "is not a share from 0 to 1",
+                f"write a number without quotes, such as {key} = {default:g}",
+            )
+        return float(value)
+
     def size(self, key: str, default: int) -> int:
         """A size in bytes, written as a whole number or with a unit: ``"256MiB"``."""
         value = self._take(key, default)

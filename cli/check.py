@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from chat.config import PLACES, ChatdConfig, ProviderConfig
+from chat.config import PLACES, ChatdConfig, LimitConfig, ProviderConfig
 from chat.errors import ChatError, ConfigError
 from chat.keys import resolve_key
 from chat.registry import Names, registered
@@ -123,14 +123,26 @@ def _provider_checks(config: ChatdConfig, environ: Mapping[str, str]) -> list[Ro
     ]
     names = registered(config, environ)
     rows += [
-        Row(Level.NOTE, name, "its limits are read but not enforced; concurrency is")
-        for name in names.limited
+        Row(Level.OK, name, f"limits: {'; '.join(map(_shown, config.providers[name].limits))}")
+        for name in names.names
+        if config.providers[name].limits
     ]
     if not names.names:
         rows.append(
             Row(Level.WRONG, "providers", "none is registered; set ollama_url or a provider's key")
         )
     return rows
+
+
+def _shown(limit: LimitConfig) -> str:
+    numbers = (
+        (limit.requests_per_minute, "requests/minute"),
+        (limit.requests_per_day, "requests/day"),
+        (limit.tokens_per_minute, "tokens/minute"),
+    )
+    told = [f"{number} {unit}" for number, unit in numbers if number is not None]
+    each = " each" if limit.per_model else ""
+    return f"{limit.match}{each} {', '.join(told) or 'learned'}"
 
 
 def _redis_row(config: ChatdConfig, ping: Callable[[], object]) -> Row:

@@ -50,9 +50,12 @@ def main(config_file: Path | None) -> None:
 @main.command()
 def up() -> None:
     """Run everything on this machine: Redis if none is configured, keeper, workers, front end."""
+    from chat.logs import configure
     from cli.up import up as run_up
 
-    raise SystemExit(run_up(load_config(), lambda line: click.echo(line, err=True)))
+    config = load_config()
+    configure("up", config.log_level, config.log_format)
+    raise SystemExit(run_up(config))
 
 
 def _become(module: str, *arguments: str) -> None:
@@ -142,3 +145,21 @@ def ask(question: str, model: str, url: str | None) -> None:
         f"tokens, queue {answer['queue_ms']} ms, upstream {answer['latency_ms']} ms]",
         err=True,
     )
+
+
+@main.command()
+@click.option(
+    "--interval",
+    type=click.IntRange(min=1, max=3600),
+    default=2,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option("--once", is_flag=True, help="Look once and exit; 1 without an answer.")
+def top(interval: int, once: bool) -> None:  # noqa: FBT001 - click names the option after it
+    """Show queues, rates, cool-downs and calls in flight, again and again."""
+    from cli.top import asking
+    from cli.top import top as run_top
+
+    fetch = asking(f"http://{load_config().bind}")
+    raise SystemExit(run_top(fetch, interval_s=interval, once=once))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Process", "Supervisor"]
+
+_log = logging.getLogger(__name__)
 
 #: Seconds before a process that died is started again; doubled each time, up to the limit.
 _RESTART_S = 0.5
@@ -49,12 +52,9 @@ class Supervisor:
     So the front end goes first, and the calls it waits for can still be answered.
     """
 
-    def __init__(
-        self, *, grace_s: float, environ: dict[str, str], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, *, grace_s: float, environ: dict[str, str]) -> None:
         self._grace_s = grace_s
         self._environ = environ
-        self._say = say
         self._processes: list[Process] = []
         self.stopping = threading.Event()
         self._signals = 0
@@ -94,7 +94,7 @@ class Supervisor:
     def _end(self, name: str, child: subprocess.Popen[bytes]) -> None:
         # Each has the whole grace period: calls may outlast the front end that waited for them.
         until = time.monotonic() + self._grace_s
-        self._say(f"stopping {name} (pid {child.pid})")
+        _log.info("stopping %s (pid %d)", name, child.pid)
         child.terminate()
         while time.monotonic() < until and self._signals < _IMPATIENT:
             try:
@@ -102,7 +102,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 continue
             return
-        self._say(f"killing {name} (pid {child.pid})")
+        _log.warning("killing %s (pid %d)", name, child.pid)
         child.kill()
         child.wait()
 
@@ -118,7 +118,7 @@ class Supervisor:
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
         process.started_at = time.monotonic()
-        self._say(f"{process.name}: pid {process.child.pid}")
+        _log.info("%s: pid %d", process.name, process.child.pid)
 
     def _revive(self, process: Process) -> None:
         now = time.monotonic()
@@ -127,9 +127,11 @@ class Supervisor:
                 process.pause_s = _RESTART_S
             return
         if process.child is not None:
-            self._say(
-                f"{process.name} ended with {process.child.returncode}, "
-                f"starting it again in {process.pause_s:.1f} s"
+            _log.warning(
+                "%s ended with %d, starting it again in %.1f s",
+                process.name,
+                process.child.returncode,
+                process.pause_s,
             )
             # A front end has processes of its own, which would keep the port.
             _clear_group(process.child.pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -19,11 +20,11 @@ from cli.redis_server import prepare
 from cli.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from chat.config import ChatdConfig
 
 __all__ = ["up"]
+
+_log = logging.getLogger(__name__)
 
 #: Seconds everything may take to be ready before `up` says what is missing.
 _READY_S = 60.0
@@ -34,7 +35,7 @@ _QUIET_S = 2.0
 _GRACE_S = 35
 
 
-def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
+def up(config: ChatdConfig) -> int:
     """Run chatd until SIGINT or SIGTERM; returns the exit code."""
     environ = dict(os.environ)
     if config.source is not None:
@@ -45,7 +46,7 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
             "no provider is registered, so nothing could be answered; `chatd check` says why"
         )
     _check_bind(config)
-    supervisor = Supervisor(grace_s=config.timeout_s + _GRACE_S, environ=environ, say=say)
+    supervisor = Supervisor(grace_s=config.timeout_s + _GRACE_S, environ=environ)
     supervisor.follow_signals()
     try:
         url = config.redis_url
@@ -53,7 +54,7 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
             server = prepare(config)
             url = server.url
             supervisor.add(f"redis ({server.name})", server.command, (server.lock.fileno(),))
-        if not _redis_came(supervisor, connect(url, timeout_s=1, retries=0), say):
+        if not _redis_came(supervisor, connect(url, timeout_s=1, retries=0)):
             return 0
         chatd = _command()
         supervisor.add("keeper", [*chatd, "keeper"])
@@ -67,21 +68,22 @@ def up(config: ChatdConfig, say: Callable[[str], None]) -> int:
             nonlocal late
             if not late and time.monotonic() - began > _READY_S:
                 late = True
-                say(
-                    f"not ready after {_READY_S:.0f} s; look at the lines above "
-                    f"and at http://{config.bind}/ready"
+                _log.warning(
+                    "not ready after %.0f s; look at the lines above and at http://%s/ready",
+                    _READY_S,
+                    config.bind,
                 )
             return _ready(config.bind)
 
         if supervisor.watch(ready):
-            say(f"chatd is ready on http://{config.bind}")
+            _log.info("chatd is ready on http://%s", config.bind)
             supervisor.watch(lambda: False)
     finally:
         supervisor.stop()
     return 0
 
 
-def _redis_came(supervisor: Supervisor, client: redis.Redis, say: Callable[[str], None]) -> bool:
+def _redis_came(supervisor: Supervisor, client: redis.Redis) -> bool:
     """Wait for Redis and say what is wrong with it meanwhile; false when told to stop first."""
     begun = time.monotonic()
     said = ""
@@ -90,7 +92,7 @@ def _redis_came(supervisor: Supervisor, client: redis.Redis, say: Callable[[str]
         nonlocal said
         trouble = _trouble(client)
         if trouble and trouble != said and time.monotonic() - begun > _QUIET_S:
-            say(f"waiting for Redis: {trouble}")
+            _log.warning("waiting for Redis: %s", trouble)
             said = trouble
         return not trouble
 

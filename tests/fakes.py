@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flask.testing import FlaskClient
@@ -172,26 +172,87 @@ class FakeStore:
         self._ask("workers")
         return {name: self.seen.get(name, 0.0) for name in providers}
 
-    def lanes(self, provider: str) -> dict[str, JSON]:
-        """Depth and age of the queued jobs."""
-        self._ask("lanes")
-        lanes: dict[str, JSON] = {}
-        for lane in Lane:
-            ages = [
-                self.clock.now - job.admitted_at
-                for job in self.jobs.values()
-                if (job.new.provider, job.new.lane, job.state) == (provider, lane, JobState.QUEUED)
-            ]
-            lanes[lane.value] = {"depth": len(ages), "oldest_age_s": max(ages, default=None)}
-        return lanes
+    def overview(self, names: Sequence[str]) -> JSON:
+        """What the jobs tell. Nothing here is parked or limited, and no call is counted."""
+        self._ask("overview")
+        return {
+            "providers": [self._provider(name) for name in names],
+            "jobs": {
+                "accepted": len(self.jobs),
+                **{
+                    state.value: sum(job.state is state for job in self.jobs.values())
+                    for state in JobState
+                },
+                "retired": 0,
+                "republished": 0,
+                "reclaimed": 0,
+                "permits_overrun": 0,
+                "parks": 0,
+                "bytes": 0,
+            },
+        }
 
-    def in_flight(self, provider: str) -> int:
-        """How many jobs are in a call."""
-        self._ask("in_flight")
-        return sum(
-            job.new.provider == provider and job.state is JobState.CALLING
-            for job in self.jobs.values()
-        )
+    def _provider(self, name: str) -> JSON:
+        mine = [job for job in self.jobs.values() if job.new.provider == name]
+        calling = {
+            lane.value: sum((job.new.lane, job.state) == (lane, JobState.CALLING) for job in mine)
+            for lane in Lane
+        }
+        ages = {
+            lane.value: [
+                self.clock.now - job.admitted_at
+                for job in mine
+                if (job.new.lane, job.state) == (lane, JobState.QUEUED)
+            ]
+            for lane in Lane
+        }
+        return {
+            "name": name,
+            "concurrency": ChatdConfig().providers[name].concurrency,
+            "in_use": calling,
+            "last_seen_s": self.seen.get(name, 0.0),
+            "lanes": {
+                lane: {
+                    "depth": len(queued),
+                    "oldest_age_s": max(queued, default=None),
+                    "parked": 0,
+                    "starts_per_s": 0.0,
+                }
+                for lane, queued in ages.items()
+            },
+            "budgets": [
+                {
+                    "match": "*",
+                    "model": None,
+                    "in_use": sum(calling.values()),
+                    "rate_per_minute": None,
+                    "rate_cap_per_minute": None,
+                    "learned": False,
+                    "tokens_per_minute": None,
+                    "closed": None,
+                    "day": None,
+                    "parked": {"interactive": 0, "batch": 0},
+                }
+            ],
+            "totals": {
+                **dict.fromkeys(
+                    (
+                        "calls",
+                        "succeeded",
+                        "failed",
+                        "cancelled",
+                        "refused",
+                        "overloaded",
+                        "quota_exhausted",
+                        "cool_downs",
+                        "input_tokens",
+                        "output_tokens",
+                    ),
+                    0,
+                ),
+                "upstream_ms": {"buckets": [[1000, 0], ["+Inf", 0]], "sum": 0},
+            },
+        }
 
     def _ask(self, method: str) -> None:
         self.asked.append(method)

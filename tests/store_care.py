@@ -8,8 +8,8 @@ import pytest
 
 from chat.errors import JobNotFound
 from chat.jobs import JobState, new_job_id
-from chat.store import Call
 from chat.types import Lane
+from chat.upkeep import Call
 from tests.store_base import QUEUE, StoreBase, a_job
 
 
@@ -76,7 +76,7 @@ class StoreCare(StoreBase):
 
         assert store.cancel(job.id) == "cancelled"
         assert store.cancel(job.id) == "cancelled"
-        assert store.start(job.id, worker="w", token="t", permits=4) == "cancelled"
+        assert self.refused(store, job.id) == "cancelled"
         assert store.record(job.id).error["code"] == "job_cancelled"
 
     def test_a_calling_job_is_cancelled_by_its_worker(self, store):
@@ -207,7 +207,7 @@ class StoreCare(StoreBase):
         for job in (mine, other):
             store.admit(job)
         self.start(store, mine.id, "m")
-        store.start(other.id, worker="ollama-2@here", token="o", permits=4)
+        store.start(other.id, worker="ollama-2@here", token="o")
 
         became = {r.job_id: r.became for r in store.reclaim_worker("ollama", "ollama-1@here")}
         assert became == {mine.id: "failed", other.id: "stale"}
@@ -297,9 +297,12 @@ class StoreCare(StoreBase):
         for job in jobs:
             store.admit(job)
         self.start(store, jobs[0].id)
-        lanes = store.lanes("ollama")
+        overview = store.overview(["ollama", "kimi"])
+        ollama, kimi = overview["providers"]
 
-        assert (lanes["interactive"]["depth"], lanes["batch"]["depth"]) == (1, 1)
-        assert 0 <= lanes["interactive"]["oldest_age_s"] < 60
-        assert store.lanes("kimi")["batch"] == {"depth": 0, "oldest_age_s": None}
-        assert store.in_flight("ollama") == 1
+        assert [lane["depth"] for lane in ollama["lanes"].values()] == [1, 1]
+        assert 0 <= ollama["lanes"]["interactive"]["oldest_age_s"] < 60
+        assert ollama["in_use"] == {"interactive": 1, "batch": 0}
+        assert [(b["match"], b["in_use"]) for b in ollama["budgets"]] == [("*", 1)]
+        assert (kimi["lanes"]["batch"]["depth"], kimi["budgets"]) == (0, [])
+        assert overview["jobs"]["calling"] == 1

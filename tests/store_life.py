@@ -181,32 +181,35 @@ class StoreLife(StoreBase):
         store.admit(job)
         grant = self.start(store, job.id)
 
-        during = store.start(job.id, worker="w2", token="t2", permits=4)
+        during = self.refused(store, job.id)
         self.finish(store, grant)
-        after = store.start(job.id, worker="w2", token="t2", permits=4)
+        after = self.refused(store, job.id)
 
         assert (during, after) == ("calling", "succeeded")
-        assert store.start(new_job_id(), worker="w2", token="t2", permits=4) == "gone"
+        assert self.refused(store, new_job_id()) == "gone"
 
-    def test_permits_are_never_exceeded(self, store):
+    def test_permits_are_never_exceeded(self, store, client):
         """The third of three waits until one of two permits is back."""
+        self.permits(client, 2)
         jobs = [a_job() for _ in range(3)]
         for job in jobs:
             store.admit(job)
-        first = self.start(store, jobs[0].id, "t0", permits=2)
-        self.start(store, jobs[1].id, "t1", permits=2)
-        refused = store.start(jobs[2].id, worker="w", token="t2", permits=2)
+        first = self.start(store, jobs[0].id, "t0")
+        self.start(store, jobs[1].id, "t1")
+        refused = store.start(jobs[2].id, worker="w", token="t2")
         self.finish(store, first)
 
-        assert refused == "wait"
-        assert self.start(store, jobs[2].id, "t2", permits=2).attempt == 1
+        assert (refused.kind, refused.why) == ("wait", "permits")
+        assert self.start(store, jobs[2].id, "t2").attempt == 1
 
-    def test_a_wake_up_in_a_waiting_hand_is_not_lost(self, store):
+    def test_a_wake_up_in_a_waiting_hand_is_not_lost(self, store, client):
         """While a worker waits for a permit its wake-up counts as just sent."""
         held, other = a_job(), a_job()
         for job in (held, other):
             store.admit(job)
-        store.start(held.id, worker="w", token="t", permits=0)
+        self.permits(client, 0)
+        self.refused(store, held.id)
+        self.permits(client, 4)
         self.start(store, other.id)
         _, mark, _ = store.marks(QUEUE)
 
@@ -217,9 +220,11 @@ class StoreLife(StoreBase):
         jobs = [a_job() for _ in range(10)]
         for job in jobs:
             store.admit(job)
+        self.permits(client, 0)
         for job in jobs[:2]:
             client.rpop(QUEUE)
-            store.start(job.id, worker="w", token=job.id, permits=0)
+            self.refused(store, job.id, job.id)
+        self.permits(client, 4)
         for job in jobs[:2]:
             self.start(store, job.id, job.id)
         _, mark, _ = store.marks(QUEUE)
@@ -233,7 +238,7 @@ class StoreLife(StoreBase):
         job = a_job(timeout_ms=0)
         store.admit(job)
 
-        assert store.start(job.id, worker="w", token="t", permits=4) == "expired"
+        assert self.refused(store, job.id) == "expired"
         record = store.record(job.id)
         assert (record.state, record.error["code"], record.attempts) == (
             "expired",
@@ -297,7 +302,7 @@ class StoreLife(StoreBase):
         record = store.record(job.id)
         assert [(a.outcome, a.billed) for a in record.attempts] == [("late", "yes")]
         assert client.zcard(f"queued:{QUEUE}.batch") == 0
-        assert store.start(job.id, worker="w", token="t9", permits=4) == "succeeded"
+        assert self.refused(store, job.id) == "succeeded"
 
     def test_an_older_answer_beats_the_newer_attempt(self, store, client):
         """The newer call is told to stop, its permit is back, and its own end is ledger only."""
@@ -327,7 +332,7 @@ class StoreLife(StoreBase):
         store.admit(job)
         old = self.start(store, job.id, "old")
         self.reclaim(store)
-        store.start(job.id, worker="ollama-2@here", token="new", permits=4)
+        store.start(job.id, worker="ollama-2@here", token="new")
         pubsub = client.pubsub()
         pubsub.subscribe("chatd:stop:ollama-2@here")
         assert pubsub.get_message(timeout=5)["type"] == "subscribe"

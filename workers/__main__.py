@@ -9,6 +9,10 @@ import signal
 import sys
 import threading
 
+import celery.apps.worker
+from celery import signals
+from celery.utils.log import get_multiprocessing_logger
+
 from chat.config import load_config
 from chat.connection import await_redis, connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
@@ -24,7 +28,8 @@ _log = logging.getLogger("workers")
 
 def _worker(provider: str, instance: int | None) -> int:
     config = load_config()
-    configure(f"worker {provider}", config.log_level)
+    configure(f"worker {provider}", config.log_level, config.log_format)
+    quiet_celery()
     if provider not in config.providers:
         raise ConfigError(
             f'provider "{provider}" does not exist; choose one of '
@@ -36,9 +41,30 @@ def _worker(provider: str, instance: int | None) -> int:
     return run_worker(config, provider, redis_url(config), instance)
 
 
+def quiet_celery() -> None:
+    """Keep Celery from giving loggers a form of its own, and from printing past them.
+
+    When it is told to stop it says so on standard output, from within the signal's handler, where
+    nothing can be logged. The stacks that it prints at SIGUSR1 stay: somebody asked for them.
+    """
+
+    @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+    def set_up(**_: object) -> None:
+        # With a receiver Celery leaves loggers alone; this one alone would lead nowhere.
+        get_multiprocessing_logger().propagate = True
+
+    say = celery.apps.worker.safe_say
+
+    def say_what_was_asked_for(text: str, stream: object = sys.__stderr__) -> None:
+        if stream is not sys.__stdout__:
+            say(text, stream)
+
+    celery.apps.worker.safe_say = say_what_was_asked_for
+
+
 def _keeper() -> int:
     config = load_config()
-    configure("keeper", config.log_level)
+    configure("keeper", config.log_level, config.log_format)
     url = redis_url(config)
     store = JobStore(connect(url), config)
     await_redis(store.redis)
@@ -46,6 +72,7 @@ def _keeper() -> int:
     # Every provider: one that has lost its key may still have jobs in its queue.
     messages = envelopes(app, config.providers)
     store.register_envelopes(messages)
+    store.register_settings(config.providers, only_missing=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -67,9 +94,12 @@ def main(argv: list[str]) -> int:
         if arguments.command == "worker":
             return _worker(arguments.provider, arguments.instance)
         return _keeper()
-    except (ConfigError, QueueUnavailable) as error:
-        print(f"chatd {arguments.command}: {error}", file=sys.stderr)  # noqa: T201 - a command's error
-        return 1
+    except ConfigError as error:
+        # Nothing has begun: this is for the person or the unit file that asked for it.
+        print(f"chatd {arguments.command}: {error}", file=sys.stderr)  # noqa: T201
+    except QueueUnavailable as error:
+        _log.error("%s", error)
+    return 1
 
 
 if __name__ == "__main__":

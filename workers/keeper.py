@@ -19,8 +19,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from chat.errors import QueueUnavailable
 from chat.jobs import new_token, queue_name
-from chat.store import BATCH, Call
 from chat.types import Lane
+from chat.upkeep import BATCH, NEARLY_FULL, Call
 
 if TYPE_CHECKING:
     from chat.store import JobStore
@@ -36,6 +36,8 @@ LOST_S = 30.0
 #: A Redis call slower than this says nothing about when a lease was last renewed.
 _SLOW_S = 2.0
 _TICK_S = 0.25
+#: Parked jobs of a fast budget are brought back this often.
+_SHORTEST_TICK_S = 0.02
 _LOCK_KEY = "chatd:keeper"
 _LOCK_MS = 5000
 
@@ -123,14 +125,20 @@ class Keeper:
         self._next_slow = 0.0
         self._last_tick = 0.0
         self._reachable = True
+        self._full = False
 
     def run(self, stop: threading.Event) -> None:
         """Keep house every quarter of a second; an unreachable Redis is waited for."""
-        while not stop.wait(_TICK_S):
-            self.tick()
+        pause = _TICK_S
+        while not stop.wait(pause):
+            pause = self.tick()
 
-    def tick(self) -> None:
-        """One round. Trouble with Redis is logged once and makes every period count anew."""
+    def tick(self) -> float:
+        """One round; returns the seconds until the next.
+
+        Trouble with Redis is logged once and makes every period count anew.
+        """
+        pause = _TICK_S
         begun = self._clock()
         if begun - self._last_tick > _SLOW_S:
             # This process stood still, and so may the workers have: no renewal was missed by them.
@@ -138,25 +146,32 @@ class Keeper:
         self._last_tick = begun
         try:
             if self._own_lock():
+                slow = begun >= self._next_slow
                 self._expire()
-                if begun >= self._next_slow:
+                _, soonest_s = self._store.release(sweep=slow)
+                if soonest_s is not None:
+                    pause = max(_SHORTEST_TICK_S, min(pause, soonest_s))
+                if slow:
                     self._next_slow = begun + 1.0
                     # What frees memory comes first, and what needs some last.
                     self._retire()
                     self._reclaim()
                     self._republish()
+                    self._note_memory()
                     self._store.register_envelopes(self._envelopes)
+                    self._store.register_settings(self._providers, only_missing=True)
         except (QueueUnavailable, RedisError) as error:
             if self._reachable:
                 _log.warning("keeper cannot reach Redis: %s", error)
             self._reachable = False
             self._forget()
-            return
+            return pause
         if not self._reachable:
             _log.info("keeper reaches Redis again")
         self._reachable = True
         if self._clock() - begun > _SLOW_S:
             self._forget()
+        return pause
 
     def _forget(self) -> None:
         for leases in self._leases.values():
@@ -186,6 +201,18 @@ class Keeper:
     def _retire(self) -> None:
         while self._store.retire() == BATCH:
             pass
+        for provider in self._providers:
+            self._store.retire(provider)
+
+    def _note_memory(self) -> None:
+        share = self._store.note_memory()
+        full = share is not None and share >= NEARLY_FULL
+        if full != self._full:
+            said = "refused until some of it is free" if full else "accepted again"
+            _log.warning(
+                "Redis uses %.0f %% of its memory: new jobs are %s", 100 * (share or 0), said
+            )
+        self._full = full
 
     def _reclaim(self) -> None:
         for provider, leases in self._leases.items():
@@ -201,6 +228,7 @@ class Keeper:
                     call.job_id,
                     LEASE_S,
                     reclaimed.became,
+                    extra={"job_id": call.job_id},
                 )
 
     def _republish(self) -> None:

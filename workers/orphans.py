@@ -10,62 +10,19 @@ import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chat.jobs import JobState
-from chat.store import Grant
-from chat.types import JSON, Billed, ChatRequest
+from chat.jobs import Ending, JobState
+from chat.types import Billed
 
 if TYPE_CHECKING:
     from chat.store import JobStore
 
-__all__ = ["Ending", "Orphans"]
+__all__ = ["Orphans"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How one call ended: everything ``JobStore.finish`` needs, and nothing of the request."""
-
-    job_id: str
-    token: str
-    attempt: int
-    record: str
-    provider: str
-    worker: str
-    state: str
-    payload: JSON
-    outcome: str
-    upstream_status: int | None
-    billed: str
-
-    def hand_in(self, store: JobStore) -> tuple[str, str]:
-        """Finish the job. Raises ``QueueUnavailable``."""
-        # Of the grant only these four fields travel to Redis again.
-        grant = Grant(
-            job_id=self.job_id,
-            token=self.token,
-            attempt=self.attempt,
-            request=ChatRequest("", ()),
-            model="",
-            upstream_model="",
-            remaining_ms=0,
-            queue_ms=0,
-            record=self.record,
-        )
-        return store.finish(
-            grant,
-            provider=self.provider,
-            worker=self.worker,
-            state=JobState(self.state),
-            payload=self.payload,
-            outcome=self.outcome,
-            upstream_status=self.upstream_status,
-            billed=Billed(self.billed),
-        )
 
 
 class Orphans:
@@ -96,8 +53,14 @@ class Orphans:
         for path in sorted(self._folder.glob("*.json")):
             ending = _read(path)
             if ending is not None and ending.provider == provider:
-                done, state = ending.hand_in(store)
-                _log.info("orphan of job %s handed in: %s, %s", ending.job_id, done, state)
+                finished = store.finish(ending)
+                _log.info(
+                    "orphan of job %s handed in: %s, %s",
+                    ending.job_id,
+                    finished.what,
+                    finished.detail,
+                    extra={"job_id": ending.job_id},
+                )
                 path.unlink(missing_ok=True)
                 taken += 1
         return taken

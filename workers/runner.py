@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chat.errors import (
@@ -14,29 +17,37 @@ from chat.errors import (
     QueueUnavailable,
     UpstreamTimeout,
 )
-from chat.jobs import JobState, new_token
+from chat.jobs import Ending, JobState, new_token
+from chat.logs import log_context
 from chat.registry import Route
-from chat.store import Grant
+from chat.retry import Tally, decide, signal, tally
+from chat.store import Grant, Held
 from chat.types import JSON, Billed, ChatResponse, Deadline
-from workers.orphans import Ending, Orphans
 
 if TYPE_CHECKING:
     from chat.registry import Registry
+    from chat.settings import ChatdConfig
     from chat.store import JobStore
     from workers.calls import Calls
+    from workers.orphans import Orphans
 
 __all__ = ["Runner"]
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two tries to get a permit.
+#: Seconds between two tries to get a permit, at first.
 _PERMIT_S = 0.05
+#: Seconds that an interactive job may wait in its slot for its budget before it is parked.
+_SLOT_WAIT_S = 1.0
 #: Seconds past a job's deadline for which its outcome is offered to Redis before it goes to disk.
 _FINISH_GRACE_S = 60.0
 
 
 class Runner:
-    """What a worker thread does with a wake-up."""
+    """What a worker thread does with a wake-up.
+
+    ``on_room`` is told, after each answer of the store, how many batch jobs may start now.
+    """
 
     def __init__(  # noqa: PLR0913 - the parts of a worker meet here and nowhere else
         self,
@@ -47,9 +58,10 @@ class Runner:
         orphans: Orphans,
         provider: str,
         worker: str,
-        permits: int,
-        timeout_s: float,
+        config: ChatdConfig,
         stopping: threading.Event,
+        on_room: Callable[[int], None] = lambda _: None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -57,39 +69,74 @@ class Runner:
         self._orphans = orphans
         self._provider = provider
         self._worker = worker
-        self._permits = permits
-        self._timeout_s = timeout_s
+        self._config = config
+        self._timeout_s = config.timeout_s
         self._stopping = stopping
+        self._on_room = on_room
+        self._chance = chance
+        self._freed = threading.Condition()
 
-    def run(self, job_id: str) -> bool:
-        """Run a job to its end. False: this worker is stopping, and the wake-up goes back."""
-        grant = self._take(job_id)
-        if isinstance(grant, Grant):
-            self._call(grant)
-            return True
-        return grant is not None
+    def run(self, job_id: str, decided: Callable[[int | None], None] = lambda _: None) -> bool:
+        """Run a job to its end. False: this worker is stopping, and the wake-up goes back.
 
-    def _take(self, job_id: str) -> Grant | str | None:
+        ``decided`` is called once, with the room for batch jobs, as soon as it is known whether
+        this job starts; with ``None`` if that never becomes known.
+        """
+        told = False
+
+        def tell(room: int) -> None:
+            nonlocal told
+            if told:
+                self._on_room(room)
+            else:
+                decided(room)
+            told = True
+
+        try:
+            with log_context(job_id=job_id):
+                answer = self._take(job_id, tell)
+                if isinstance(answer, Grant):
+                    with log_context(request_id=answer.request_id or None):
+                        self._call(answer)
+                    return True
+                return answer is not None
+        finally:
+            if not told:
+                decided(None)
+
+    def _take(self, job_id: str, tell: Callable[[int], None]) -> Grant | Held | None:
         """A grant, why there is nothing to do, or ``None`` because this worker is stopping.
 
         The token stays the same through every try, so that a grant whose reply was lost in an
         outage is found again instead of being taken for a lost call.
         """
         token = new_token()
-        pause = _PERMIT_S
+        waits_for_budget_since: float | None = None
+        outage_s = _PERMIT_S
         while not self._stopping.is_set():
+            since = waits_for_budget_since
+            may_wait = since is None or time.monotonic() - since < _SLOT_WAIT_S
             try:
                 answer = self._store.start(
-                    job_id, worker=self._worker, token=token, permits=self._permits
+                    job_id, worker=self._worker, token=token, may_wait=may_wait
                 )
             except QueueUnavailable as error:
                 _log.warning("job %s waits for Redis: %s", job_id, error)
-                pause = min(2.0, pause * 2)
+                outage_s = min(2.0, outage_s * 2)
+                self._stopping.wait(outage_s)
+                continue
+            outage_s = _PERMIT_S
+            tell(answer.room)
+            if isinstance(answer, Grant) or answer.kind != "wait":
+                return answer
+            if answer.why == "permits":
+                # Another call of this process may end sooner; those of other workers are not heard.
+                with self._freed:
+                    self._freed.wait(answer.wait_s)
             else:
-                if answer != "wait":
-                    return answer
-                pause = _PERMIT_S
-            self._stopping.wait(pause)
+                if since is None:
+                    waits_for_budget_since = time.monotonic()
+                self._stopping.wait(answer.wait_s)
         return None
 
     def _call(self, grant: Grant) -> None:
@@ -103,16 +150,34 @@ class Runner:
                     route, grant.request, deadline=deadline, cancelled=cancelled
                 )
             except ChatError as error:
-                ending = self._failed(grant, self._whose_deadline(error, remaining_s))
+                error = self._whose_deadline(error, remaining_s)
+                left_s = remaining_s - (time.monotonic() - started)
+                ending = self._failed(grant, error, left_s)
             except Exception:  # noqa: BLE001 - said below
                 # A bug of ours: the job must end all the same, and the log has the traceback.
                 _log.exception("job %s: the provider failed in an unforeseen way", grant.job_id)
                 fault = ChatError("an internal error ended the call; the worker's log has it")
                 fault.billed = Billed.MAYBE
-                ending = self._failed(grant, fault)
+                ending = self._failed(grant, fault, 0)
             else:
                 ending = self._succeeded(grant, response)
             self._finish(ending, started + remaining_s + _FINISH_GRACE_S)
+            _log.info(
+                "job %s: attempt %d: %s",
+                grant.job_id,
+                grant.attempt,
+                ending.outcome,
+                extra={
+                    "attempt": grant.attempt,
+                    "outcome": ending.outcome,
+                    "upstream_model": grant.upstream_model,
+                    "upstream_status": ending.upstream_status,
+                    "billed": ending.billed,
+                    "queue_ms": grant.queue_ms,
+                    "call_ms": round((time.monotonic() - started) * 1000),
+                    "again": ending.again_why,
+                },
+            )
 
     def _whose_deadline(self, error: ChatError, remaining_s: float) -> ChatError:
         """A local timeout is the job's own end if its deadline was nearer than the call's limit."""
@@ -138,13 +203,41 @@ class Runner:
             "queue_ms": grant.queue_ms,
             "attempt_count": grant.attempt,
         }
-        return self._ending(grant, JobState.SUCCEEDED, payload, "succeeded", 200, Billed.YES)
+        ending = self._ending(grant, JobState.SUCCEEDED, payload, "succeeded", 200, Billed.YES)
+        return replace(
+            ending,
+            signal=signal(None).value,
+            input_tokens=response.input_tokens,
+            output_tokens=response.output_tokens,
+        )
 
-    def _failed(self, grant: Grant, error: ChatError) -> Ending:
+    def _failed(self, grant: Grant, error: ChatError, remaining_s: float) -> Ending:
+        """The end of a failed call, with what its budget learns and whether it is tried again."""
         state = JobState.CANCELLED if isinstance(error, JobCancelled) else JobState.FAILED
         error.job_id = grant.job_id
-        return self._ending(
+        counts = tally(error)
+        decision = decide(
+            error,
+            refused=grant.refused + (counts is Tally.REFUSED),
+            answered=grant.answered + (counts is Tally.ANSWERED),
+            unknown=grant.unknown + (counts is Tally.UNKNOWN),
+            max_attempts=self._config.max_attempts,
+            max_lost_calls=self._config.max_lost_calls,
+            on_lost_call=self._config.on_lost_call[grant.lane.value],
+            remaining_s=remaining_s,
+            chance=self._chance(),
+        )
+        ending = self._ending(
             grant, state, error.to_wire(), error.code, error.upstream_status, error.billed
+        )
+        return replace(
+            ending,
+            signal=signal(error).value,
+            retry_after_s=error.retry_after_s,
+            chance=self._chance(),
+            again_after_s=decision.delay_s if decision.again else None,
+            again_why=decision.reason if decision.again else "",
+            counts_as=counts.value,
         )
 
     def _ending(
@@ -159,7 +252,6 @@ class Runner:
         return Ending(
             job_id=grant.job_id,
             token=grant.token,
-            attempt=grant.attempt,
             record=grant.record,
             provider=self._provider,
             worker=self._worker,
@@ -174,7 +266,7 @@ class Runner:
         pause = 0.1
         while True:
             try:
-                ending.hand_in(self._store)
+                finished = self._store.finish(ending)
             except QueueUnavailable as error:
                 # A worker that is told to stop has less time than a job: its supervisor kills it.
                 late = time.monotonic() >= until or self._stopping.is_set()
@@ -184,6 +276,9 @@ class Runner:
                 time.sleep(pause)
                 pause = min(2.0, pause * 2)
             else:
+                self._on_room(finished.room)
+                with self._freed:
+                    self._freed.notify()
                 return
 
     def _kept(self, ending: Ending) -> bool:

@@ -10,13 +10,15 @@ the job record is the truth and a message only a wake-up, so nothing here surviv
 * ``Channel`` puts back what was received but never started, and settles the BRPOP in flight when a
   consumer is cancelled: kombu would read that reply only after the running tasks have ended.
 
-Everything here runs in the hub's thread, except ``Gate.set``. The classes lean on names of kombu
-5.7 that are not public; the system tests run them against a real server.
+Everything here runs in the hub's thread, except what ``Gate`` is told. The classes lean on names of
+kombu 5.7 that are not public; the system tests run them against a real server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from queue import Empty
 from typing import Any
 
@@ -46,22 +48,82 @@ _UNBLOCK_AGAIN_S = 0.005
 
 
 class Gate:
-    """Which queues this worker does not consume for now.
+    """Which queues this worker consumes just now.
 
-    A BRPOP in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK. At
-    most one message slips through a closing gate, in about a millisecond; ``start`` decides on it
-    like on any other.
+    Each queue has a most number of messages that may be held at a time, so that each lane always
+    has a thread. The gated queue is consumed only as long as there is ``room``: what the job store
+    last said may start, less the messages taken since whose start it has not decided on. So one
+    worker never takes a batch message for which there is no permit; of several, two may meet, and
+    the store parks one of the jobs.
+
+    A BRPOP in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK.
     """
 
     def __init__(self) -> None:
-        self.shut: frozenset[str] = frozenset()
         self.hub: Any = None
         self.channels: set[Channel] = set()
+        self._lock = threading.Lock()
+        self._most: dict[str, int] = {}
+        self._held: Counter[str] = Counter()
+        self._gated = ""
+        self._room = 0
+        self._undecided = 0
+        self._shut: frozenset[str] = frozenset()
 
-    def set(self, queues: Iterable[str]) -> None:
-        """Shut exactly these queues, open all others. Callable from any thread."""
-        self.shut = frozenset(queues)
-        if self.hub is not None:
+    def arrange(self, most: Mapping[str, int], gated: str) -> None:
+        """How many messages of each queue may be held, and which of them needs room."""
+        with self._lock:
+            self._most, self._gated = dict(most), gated
+            self._held.clear()
+            self._room = self._undecided = 0
+        self._follow()
+
+    def is_open(self, queue: str) -> bool:
+        """Whether the next BRPOP should name ``queue``."""
+        return queue not in self._shut
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the gated queue is short of nothing but messages."""
+        return self._room > self._undecided
+
+    def took(self, queue: str) -> None:
+        """A message was received. Called in the hub's thread, as is ``gave_up``."""
+        with self._lock:
+            self._held[queue] += 1
+            if queue == self._gated:
+                self._undecided += 1
+        self._follow()
+
+    def gave_up(self, queue: str) -> None:
+        """A message is done with, or put back."""
+        with self._lock:
+            self._held[queue] -= 1
+        self._follow()
+
+    def decided(self, queue: str, room: int | None) -> None:
+        """The store has decided on a message that was taken; ``None`` when nobody asked it."""
+        with self._lock:
+            if queue == self._gated:
+                self._undecided = max(0, self._undecided - 1)
+            if room is not None:
+                self._room = room
+        self._follow()
+
+    def learn(self, room: int) -> None:
+        """The store says how many messages of the gated queue may start now. Any thread."""
+        with self._lock:
+            self._room = room
+        self._follow()
+
+    def _follow(self) -> None:
+        with self._lock:
+            shut = {queue for queue, most in self._most.items() if self._held[queue] >= most}
+            if self._gated and self._room <= self._undecided:
+                shut.add(self._gated)
+            changed = shut != self._shut
+            self._shut = frozenset(shut)
+        if changed and self.hub is not None:
             # call_soon also wakes a hub that has no BRPOP out because every queue was shut.
             self.hub.call_soon(self._apply)
 
@@ -81,7 +143,7 @@ class GatedCycle(priority_cycle):  # type: ignore[misc]  # kombu has no types
 
     def wanted(self) -> list[str]:
         """The queues the next BRPOP should name."""
-        return [queue for queue in self.items if queue not in GATE.shut]
+        return [queue for queue in self.items if GATE.is_open(queue)]
 
     def consume(self, _count: int) -> list[str]:
         """What kombu asks for when it builds the BRPOP; it changes the list it gets."""
@@ -101,6 +163,8 @@ class LocalCredit(virtual.QoS):  # type: ignore[misc]  # kombu has no types
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Take a message into the window."""
+        if delivery_tag not in HELD:
+            GATE.took(message.delivery_info["routing_key"])
         HELD[delivery_tag] = message
 
     def get(self, delivery_tag: str) -> Any:
@@ -109,13 +173,19 @@ class LocalCredit(virtual.QoS):  # type: ignore[misc]  # kombu has no types
 
     def ack(self, delivery_tag: str) -> None:
         """The message is done with: its thread is free."""
-        HELD.pop(delivery_tag, None)
+        self._pop(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Give a message up, or back to its queue."""
-        message = HELD.pop(delivery_tag, None)
+        message = self._pop(delivery_tag)
         if requeue and message is not None:
             self.channel._restore(message)
+
+    def _pop(self, delivery_tag: str) -> Any:
+        message = HELD.pop(delivery_tag, None)
+        if message is not None:
+            GATE.gave_up(message.delivery_info["routing_key"])
+        return message
 
     def restore_visible(self, *_: object, **__: object) -> None:
         """Nothing to sweep: the hub calls this every ten seconds for the unacked table."""

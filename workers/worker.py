@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import socket
 import threading
@@ -17,7 +18,7 @@ from celery.platforms import SecurityWarning
 
 from chat.builder import build_registry
 from chat.connection import await_redis, connect
-from chat.errors import ConfigError
+from chat.errors import ConfigError, QueueUnavailable
 from chat.jobs import TASK_NAME, queue_name
 from chat.store import JobStore
 from chat.types import Lane
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["claim_name", "define_task", "run_worker"]
 
 _log = logging.getLogger(__name__)
+
+#: Seconds between two questions whether a batch job may start, while none may.
+_ROOM_S = 0.1
 
 
 def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str, TextIO]:
@@ -73,7 +77,8 @@ def define_task(app: Celery, runner: Runner) -> Any:
 
     @app.task(name=TASK_NAME, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_job(self: Any) -> None:
-        if not runner.run(self.request.id):
+        queue = self.request.delivery_info["routing_key"]
+        if not runner.run(self.request.id, lambda room: GATE.decided(queue, room)):
             raise Reject("the worker is stopping", requeue=True)
 
     return run_job
@@ -97,6 +102,7 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
         """What an outage may have left to do, long before the keeper gives any call up."""
         orphans.hand_in(store, provider)
         store.register_envelopes(messages)
+        store.register_settings([provider], only_missing=True)
 
     calls = Calls(store, worker, provider, after_beat=after_beat)
     runner = Runner(
@@ -106,28 +112,38 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
         orphans=orphans,
         provider=provider,
         worker=worker,
-        permits=settings.concurrency,
-        timeout_s=config.timeout_s,
+        config=config,
         stopping=stopping,
+        on_room=GATE.learn,
     )
     # Celery warns of root because of pickle, which this worker does not accept.
     warnings.simplefilter("ignore", SecurityWarning)
     define_task(app, runner)
     await_redis(store.redis)
     store.register_envelopes(messages)
+    store.register_settings([provider])
     # Answers first: a call that is given up before its answer is handed in fails as unknown.
     orphans.hand_in(store, provider)
     for reclaimed in store.reclaim_worker(provider, worker):
         _log.warning(
-            "job %s: lost by an earlier life of %s: %s", reclaimed.job_id, worker, reclaimed.became
+            "job %s: lost by an earlier life of %s: %s",
+            reclaimed.job_id,
+            worker,
+            reclaimed.became,
+            extra={"job_id": reclaimed.job_id},
         )
     calls.start()
     _follow_signals(stopping)
+    threads = _arrange_threads(provider, settings.concurrency)
+    watch = threading.Thread(
+        target=_watch_room, args=(store, provider, stopping), name="room", daemon=True
+    )
+    watch.start()
     queues = [queue_name(provider, lane) for lane in Lane]
     celery_worker = app.Worker(
         hostname=worker,
         pool="threads",
-        concurrency=settings.concurrency,
+        concurrency=threads,
         queues=queues,
         without_gossip=True,
         without_mingle=True,
@@ -143,6 +159,42 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
         _log.error("%d wake-ups were still held at the end; the keeper sends them again", len(HELD))
     lock.close()
     return int(celery_worker.exitcode or 0)
+
+
+def _arrange_threads(provider: str, permits: int) -> int:
+    """Tell the gate how many threads each lane may hold; returns how many there have to be.
+
+    Beside a thread for each permit, some are for interactive jobs alone, so that one is at hand
+    however many batch jobs run; and one is for batch jobs alone, so that people who wait in all
+    others do not keep it from taking its turn.
+    """
+    spare = max(2, math.ceil(permits / 4))
+    threads = permits + spare + 1
+    interactive, batch = (queue_name(provider, lane) for lane in Lane)
+    GATE.arrange({interactive: threads - 1, batch: threads - spare}, gated=batch)
+    return threads
+
+
+def _watch_room(store: JobStore, provider: str, stopping: threading.Event) -> None:
+    """Ask for room as long as the batch queue is shut for want of it.
+
+    What this worker starts and finishes tells it at once; what other workers do, and that nobody
+    has been there for a while, it hears only by asking.
+    """
+    pause = _ROOM_S
+    while not stopping.wait(pause):
+        pause = _ROOM_S
+        if GATE.has_room:
+            continue
+        try:
+            GATE.learn(store.room(provider))
+        except QueueUnavailable as error:
+            # The heartbeat reports the outage.
+            _log.debug("the room for batch jobs is not known: %s", error)
+            pause = 1.0
+        except Exception:  # noqa: BLE001 - without this thread no batch job would start again
+            _log.exception("asking for room failed in an unforeseen way")
+            pause = 1.0
 
 
 def _follow_signals(stopping: threading.Event) -> None:

@@ -1,20 +1,24 @@
 -- Accept a job: one round trip for caps, liveness, record, counters, wake-up.
 -- ARGV: 1 id, 2 provider, 3 queue, 4 lane, 5 model, 6 upstream model, 7 request JSON, 8 metadata JSON,
---       9 timeout ms, 10 reply channel or '', 11 worker grace ms or '' when nobody waits, 12 max jobs, 13 max bytes,
---       14 idempotency hash or '', 15 body hash, 16 policy for a lost call, 17 retention s
--- Returns {'ok', id} | {'joined', id, meta or ''} | {'mismatch', id} | {'full', what} | {'no_worker', seconds or ''}
-local id, provider, queue = ARGV[1], ARGV[2], ARGV[3]
+--       9 timeout ms, 10 reply channel or '', 11 worker grace ms or '' when nobody waits,
+--       12 max jobs, 13 max bytes, 14 max jobs of the lane, 15 max bytes of the lane,
+--       16 idempotency hash or '', 17 body hash, 18 policy for a lost call, 19 retention s,
+--       20 budget, 21 its match, 22 estimated tokens, 23 request id
+-- Returns {'ok', id} | {'joined', id, meta or ''} | {'mismatch', id} | {'no_worker', seconds or ''}
+--       | {'full', what, seconds} | {'closed', why, ms}
+local id, provider, queue, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local budget, match = ARGV[20], ARGV[21]
 local key = 'job:' .. id
 if redis.call('EXISTS', key) == 1 then return {'ok', id} end  -- a retry of this very call
 local now = now_ms()
 
-if ARGV[14] ~= '' then
-  local known = redis.call('GET', 'idem:' .. ARGV[14])
+if ARGV[16] ~= '' then
+  local known = redis.call('GET', 'idem:' .. ARGV[16])
   if known then
     local other, hash = string.match(known, '^(%S+) (%S+)$')
     local state = redis.call('HGET', 'job:' .. other, 'state')
     if state then
-      if hash ~= ARGV[15] then return {'mismatch', other} end
+      if hash ~= ARGV[17] then return {'mismatch', other} end
       if TERMINAL[state] then return {'joined', other, redis.call('GET', 'celery-task-meta-' .. other) or ''} end
       if ARGV[10] ~= '' then
         -- One entry per process is enough: it tells all its waiters.
@@ -34,22 +38,61 @@ if ARGV[11] ~= '' then
   if now - newest[2] > tonumber(ARGV[11]) then return {'no_worker', int((now - newest[2]) / 1000)} end
 end
 
+-- Until about a hundredth of the queue has been worked off: sooner, a caller would find it full again.
+local function full(what, cap)
+  local rate = starts_per_s(queue, now)
+  local seconds = rate > 0 and math.max(1, tonumber(cap) / 100) / rate or 30
+  return {'full', what, int(math.max(1, math.min(600, math.ceil(seconds))))}
+end
+
+if redis.call('EXISTS', 'chatd:memory') == 1 then return {'full', 'memory', '5'} end
 local bytes = #ARGV[7]
 local acct = redis.call('HMGET', 'acct', 'queued', 'waiting', 'bytes')
-if (acct[1] or 0) + (acct[2] or 0) >= tonumber(ARGV[12]) then return {'full', 'jobs'} end
-if (acct[3] or 0) + bytes > tonumber(ARGV[13]) then return {'full', 'bytes'} end
+local held = redis.call('HMGET', 'lane:' .. queue, 'jobs', 'bytes')
+if (acct[1] or 0) + (acct[2] or 0) >= tonumber(ARGV[12]) then return full('jobs', ARGV[12]) end
+if (acct[3] or 0) + bytes > tonumber(ARGV[13]) then return full('bytes', 100) end
+if tonumber(held[1] or 0) >= tonumber(ARGV[14]) then return full('lane jobs', ARGV[14]) end
+if (held[2] or 0) + bytes > tonumber(ARGV[15]) then return full('lane bytes', 100) end
 
+-- A closed budget parks the job at once, so that it never stands in the way of another one's.
 local deadline = now + ARGV[9]
-redis.call('HSET', key, 'provider', provider, 'queue', queue, 'lane', ARGV[4], 'model', ARGV[5], 'upstream_model', ARGV[6],
+local settings, limit = settings_of(provider, match)
+local parked = false
+if settings then
+  local b = load_budget(budget)
+  local cost = tonumber(ARGV[22])
+  local ms, why = opens_in(b, settings, limit, now, lane, cost)
+  if CLOSED[why] and now + ms >= deadline then return {'closed', why, int(ms)} end
+  if ms > 0 or is_paced(b, limit, now) then
+    local ahead = redis.call('ZCARD', 'parked:' .. budget .. ':interactive')
+    local listed = redis.call('HMGET', 'budget:' .. budget, 'interactive', 'batch')
+    if lane == 'batch' then
+      ahead = ahead + redis.call('ZCARD', 'parked:' .. budget .. ':batch') + (listed[1] or 0) + (listed[2] or 0)
+      parked = ms > 0 or ahead > 0
+    else
+      local rate = rates_current(b, limit, now)
+      local turn_ms = rate and (listed[1] or 0) * 1000 / rate or 0
+      parked = ahead > 0 or ms + turn_ms > SLOT_WAIT_MS
+    end
+    if parked then parked = why or 'rate' end
+  end
+end
+
+local order = redis.call('HINCRBY', 'acct', 'accepted', 1)
+redis.call('HSET', key, 'provider', provider, 'queue', queue, 'lane', lane, 'model', ARGV[5], 'upstream_model', ARGV[6],
   'request', ARGV[7], 'bytes', bytes, 'metadata', ARGV[8], 'created', int(now), 'deadline', int(deadline),
-  'on_lost', ARGV[16], 'ttl', ARGV[17])
+  'on_lost', ARGV[18], 'ttl', ARGV[19], 'budget', budget, 'match', match, 'cost', ARGV[22], 'order', order, 'rid', ARGV[23])
 if ARGV[10] ~= '' then redis.call('HSET', key, 'watch', ARGV[10]) end
 redis.call('ZADD', 'deadlines', int(deadline), id)
-redis.call('HINCRBY', 'acct', 'accepted', 1)
 redis.call('HINCRBY', 'acct', 'bytes', bytes)
-if ARGV[14] ~= '' then
-  redis.call('SET', 'idem:' .. ARGV[14], id .. ' ' .. ARGV[15], 'PX', int(ARGV[9] + ARGV[17] * 1000))
+redis.call('HINCRBY', 'lane:' .. queue, 'bytes', bytes)
+if ARGV[16] ~= '' then
+  redis.call('SET', 'idem:' .. ARGV[16], id .. ' ' .. ARGV[17], 'PX', int(ARGV[9] + ARGV[19] * 1000))
 end
-move(id, nil, 'queued')
-push(id, queue)
+if parked then
+  park(id, nil, {provider = provider, queue = queue, lane = lane, budget = budget, match = match, order = order}, parked)
+else
+  move(id, queue, nil, 'queued')
+  push(id, queue, budget, lane)
+end
 return {'ok', id}

@@ -1,56 +1,135 @@
--- Record how an upstream call ended: permit back, ledger, answer, state, and whoever waits is told.
+-- Record how an upstream call ended: permit back, ledger, what the budget learns, answer, state, whoever waits is told.
 -- ARGV: 1 id, 2 token, 3 provider, 4 worker, 5 succeeded|failed|cancelled, 6 response or error JSON,
---       7 outcome for the ledger, 8 upstream status or '', 9 billed, 10 the record as `start` handed it out
--- Returns {'done', state} | {'late', state}: the ledger only, the job had ended or belongs to a newer attempt
+--       7 outcome for the ledger, 8 upstream status or '', 9 billed, 10 the record as `start` handed it out,
+--       11 signal for the budget: accepted|refused|overloaded|quota or '', 12 when the upstream wants to be asked again (ms
+--       from now) or '', 13 a number from 0 to 1 by chance, 14 and 15 input and output tokens or '',
+--       16 back-off before another attempt (ms), or '' when there is to be none, 17 its reason,
+--       18 what the attempt counts as: refused|answered|unknown or ''
+-- Returns {'done', state, room} | {'waiting', reason, room} another attempt comes
+--       | {'late', state, room} the ledger only: the job had ended or belongs to a newer attempt
 local id, token, provider, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local key, member = 'job:' .. id, ARGV[1] .. ' ' .. ARGV[2]
 -- The first write frees memory: only then does a full Redis let the rest of the script through.
-redis.call('ZREM', 'leases:' .. provider, id .. ' ' .. token)
-local key = 'job:' .. id
+local held = give_permit(provider, member)
 local now = now_ms()
-local job = redis.call('HMGET', key, 'state', 'token', 'end_token', 'worker')
+local job = redis.call('HMGET', key, 'state', 'token', 'end_token', 'worker', 'cancel')
 local state, holder = job[1], job[2]
+local record = cjson.decode(ARGV[10])
+local budget, match = record.budget or provider .. ':*', record.match or '*'
+local settings, limit = settings_of(provider, match)
+
+local function reply(what, detail)
+  return {what, detail, batch_room(provider, settings, now)}
+end
+
+local LATENCIES = {50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000}
+
+-- What the budget and the statistics learn, once per call: a repetition finds no permit to give back.
+local b = load_budget(budget)
+if held then
+  local stats, signal = 'stats:' .. provider, ARGV[11]
+  local started = record.started
+  local retry_ms, chance = tonumber(ARGV[12]), tonumber(ARGV[13])
+  local closed = b.closed_until
+  if signal == 'accepted' then
+    rates_accepted(b, limit, now, started)
+  elseif signal == 'refused' then
+    rates_refused(b, limit, now, started, retry_ms, chance)
+  elseif signal == 'overloaded' then
+    rates_overloaded(b, now, started, retry_ms, chance)
+  elseif signal == 'quota' then
+    rates_quota(b, now, retry_ms and now + retry_ms or nil, chance)
+  end
+  local tokens = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0)
+  if signal == 'accepted' and tokens > 0 then rates_true_up(b, limit, tonumber(record.cost), tokens) end
+  save_budget(budget, b)
+  if b.closed_until ~= closed and (not closed or closed <= now) then
+    redis.call('HINCRBY', stats, 'cool_downs', 1)
+    audit(id, 'cool-down', budget .. ' ' .. tostring(b.why) .. ' ' .. int(b.closed_until - now) .. ' ms')
+  end
+  redis.call('HINCRBY', stats, 'calls', 1)
+  redis.call('HINCRBY', stats, kind, 1)
+  if signal ~= '' and signal ~= 'accepted' then redis.call('HINCRBY', stats, signal, 1) end
+  redis.call('HINCRBY', stats, 'input_tokens', tonumber(ARGV[14]) or 0)
+  redis.call('HINCRBY', stats, 'output_tokens', tonumber(ARGV[15]) or 0)
+  redis.call('HINCRBY', stats, 'ms', int(math.max(0, now - started)))
+  local bucket = '+Inf'
+  for _, most in ipairs(LATENCIES) do
+    if now - started <= most then
+      bucket = most
+      break
+    end
+  end
+  redis.call('HINCRBY', stats, 'le ' .. bucket, 1)
+end
 
 local function finish(from, outcome)
   close_attempt(id, token, outcome, ARGV[8], ARGV[9], now)
   local response, error = ARGV[6], nil
   if kind ~= 'succeeded' then response, error = nil, ARGV[6] end
   end_job(id, from, kind, response, error, token, now, outcome)
-  return {'done', kind}
+  return reply('done', kind)
 end
 
 local function ledger_only()
   close_attempt(id, token, 'late', ARGV[8], ARGV[9], now)
   audit(id, 'late', ARGV[7])
-  return {'late', state}
+  return reply('late', state)
+end
+
+-- Another attempt, if it can begin before the deadline; else the job ends with the error that it has.
+local function again()
+  local at = now + tonumber(ARGV[16])
+  if b.closed_until and CLOSED[b.why] then at = math.max(at, b.closed_until) end
+  if at >= tonumber(record.deadline) then return finish('calling', ARGV[7]) end
+  close_attempt(id, token, ARGV[7], ARGV[8], ARGV[9], now)
+  move(id, record.queue, 'calling', 'waiting', ARGV[17])
+  redis.call('HSET', key, 'waiting', ARGV[17])
+  if tonumber(ARGV[16]) > 0 then
+    redis.call('ZADD', 'due', int(now + tonumber(ARGV[16])), id)
+  else
+    redis.call('ZADD', 'parked:' .. budget .. ':' .. record.lane, record.order, id)
+    redis.call('HSET', 'parked', budget, provider .. ' ' .. match)
+    redis.call('HINCRBY', 'acct', 'parks', 1)
+  end
+  return reply('waiting', ARGV[17])
 end
 
 if not state then  -- Redis has forgotten the job (a rollback): the record is made again from the worker's memory.
-  local record = cjson.decode(ARGV[10])
+  local order = redis.call('HINCRBY', 'acct', 'accepted', 1)
   redis.call('HSET', key, 'provider', record.provider, 'queue', record.queue, 'lane', record.lane, 'model', record.model,
     'upstream_model', record.upstream_model, 'metadata', record.metadata, 'created', record.created,
-    'deadline', record.deadline, 'ttl', record.ttl, 'bytes', 0, 'token', token, 'worker', ARGV[4])
+    'deadline', record.deadline, 'ttl', record.ttl, 'bytes', 0, 'token', token, 'worker', ARGV[4],
+    'budget', budget, 'match', match, 'cost', record.cost, 'order', order)
   open_attempt(id, record.attempt, ARGV[4], token, record.started)
   for earlier = 1, record.attempt - 1 do
     redis.call('HSET', key, 'a:' .. earlier, cjson.encode({number = earlier, worker = '', token = '', started_at = record.started,
       ended_at = now, outcome = 'forgotten', billed = 'maybe'}))
   end
-  redis.call('HINCRBY', 'acct', 'accepted', 1)
-  move(id, nil, 'calling', 're-created')
+  move(id, record.queue, nil, 'calling', 're-created')
   return finish('calling', ARGV[7])
 end
 
 if TERMINAL[state] then
   if job[3] ~= token then return ledger_only() end
-  return {'done', state}
+  return reply('done', state)
 end
 
-if state == 'calling' and holder == token then return finish(state, ARGV[7]) end
+if state == 'calling' and holder == token then
+  if ARGV[18] ~= '' then redis.call('HINCRBY', key, ARGV[18], 1) end
+  if ARGV[16] ~= '' and not job[5] then return again() end
+  return finish(state, ARGV[7])
+end
 
--- A lost call that came back without an answer changes nothing but the ledger.
-if kind ~= 'succeeded' then return ledger_only() end
+-- A call that was given up and came back without an answer changes nothing but the ledger. A repetition of what led
+-- to another attempt changes nothing at all.
+if kind ~= 'succeeded' then
+  if ARGV[16] ~= '' and not held and holder == token then return reply('waiting', ARGV[17]) end
+  return ledger_only()
+end
 
 if state == 'calling' then  -- An answer is here: the newer attempt has nothing left to do.
-  redis.call('ZREM', 'leases:' .. provider, id .. ' ' .. holder)
+  give_permit(provider, id .. ' ' .. holder)
   close_attempt(id, holder, 'superseded', '', 'maybe', now)
   tell_worker(job[4], id, holder)
 end

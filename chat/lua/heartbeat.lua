@@ -7,9 +7,9 @@ redis.call('ZADD', 'workers:' .. ARGV[2], now, ARGV[1])
 local stop = {}
 for i = 3, #ARGV do
   local id, token = string.match(ARGV[i], '^(%S+) (%S+)$')
-  local job = redis.call('HMGET', 'job:' .. id, 'state', 'token', 'cancel')
+  local job = redis.call('HMGET', 'job:' .. id, 'state', 'token', 'cancel', 'lane', 'budget')
   if job[1] == 'calling' and job[2] == token then
-    redis.call('ZADD', 'leases:' .. ARGV[2], now, ARGV[i])
+    take_permit(ARGV[2], ARGV[i], job[4], job[5], now)
     if job[3] then stop[#stop + 1] = ARGV[i] .. ' cancelled' end
   elseif job[1] and TERMINAL[job[1]] then
     stop[#stop + 1] = ARGV[i] .. ' ' .. job[1]

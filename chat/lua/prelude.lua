@@ -5,16 +5,29 @@
 --   queued:<queue>           zset   job -> sequence number of its newest wake-up
 --   seq:<queue>, mark:<queue>       last number given out, highest number started
 --   envelope:<queue>         string Celery message with @JOB@ and @TAG@ to fill in
+--   lane:<queue>             hash   jobs and bytes that wait, and how many start a second
 --   leases:<provider>        zset   "<job> <token>" -> Redis time (ms) of the last renewal; one permit each
+--   calls:<provider>         hash   "<job> <token>" -> "<lane> <budget>" of the same calls
+--   in_use:<provider>        hash   the same counted by lane and by "budget <budget>"
+--   lanes:<provider>         hash   who had the last permits: what the shares are decided on
 --   workers:<provider>       zset   worker name -> Redis time (ms) it was last seen
+--   settings:<provider>      hash   its configuration: provider, limit:<match>
+--   stats:<provider>         hash   calls, refusals, tokens, latencies since the beginning
+--   budget:<budget>          hash   its rate, cool-down and day, and how many of its jobs are in the queues
+--   budgets:<provider>       zset   budget -> Redis time (ms) of its last call
+--   parked                   hash   budget -> "<provider> <match>", for those that may have parked jobs
+--   parked:<budget>:<lane>   zset   job -> its place in the order of admission
+--   due                      zset   job -> when its own back-off ends (ms)
 --   deadlines                zset   live job -> deadline (ms)
 --   terminal                 zset   "<job> <state>" -> when its record goes (ms)
 --   idem:<hash>              string "<job> <body hash>"
 --   acct                     hash   accepted, one count per state, retired, and the bytes of live requests
 --   audit                    stream the recent past
 --   celery-task-meta-<id>    string the answer, as Celery's result backend has it
+--   chatd:memory             string there while Redis is nearly full
 
 local TERMINAL = {succeeded = true, failed = true, cancelled = true, expired = true}
+local WAITS = {queued = true, waiting = true}
 local REPLY_LIMIT = 65536  -- a larger answer is fetched by its reader: a slow subscriber must not fill Redis' buffers
 
 local function now_ms()
@@ -37,22 +50,36 @@ local function audit(id, event, detail)
 end
 
 -- Change the state, and the counters with it: accepted = sum of the states + retired at every moment.
-local function move(id, from, to, detail)
+local function move(id, queue, from, to, detail)
   redis.call('HSET', 'job:' .. id, 'state', to)
   if from then redis.call('HINCRBY', 'acct', from, -1) end
   redis.call('HINCRBY', 'acct', to, 1)
+  local change = (WAITS[to] and 1 or 0) - (from and WAITS[from] and 1 or 0)
+  if change ~= 0 then redis.call('HINCRBY', 'lane:' .. queue, 'jobs', change) end
   audit(id, to, detail)
 end
 
 -- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
-local function push(id, queue)
-  local seq = redis.call('INCR', 'seq:' .. queue)
-  redis.call('ZADD', 'queued:' .. queue, seq, id)
-  redis.call('HSET', 'job:' .. id, 'seq', seq)
+-- One that goes to the front is served next. It has no number of its own, since it says nothing about those that
+-- were sent before it; it counts as lost when the mark has passed the place that it had.
+local function push(id, queue, budget, lane, front)
+  local number = redis.call('INCR', 'seq:' .. queue)
+  local score = front and (redis.call('GET', 'mark:' .. queue) or 0) or number
+  if redis.call('ZADD', 'queued:' .. queue, score, id) == 1 then
+    redis.call('HINCRBY', 'budget:' .. budget, lane, 1)
+  end
+  redis.call('HSET', 'job:' .. id, 'seq', front and 0 or number)
   local envelope = redis.call('GET', 'envelope:' .. queue)
   if envelope then
-    local message = string.gsub(string.gsub(envelope, '@JOB@', id), '@TAG@', id .. '.' .. seq)
-    redis.call('LPUSH', queue, message)
+    local message = string.gsub(string.gsub(envelope, '@JOB@', id), '@TAG@', id .. '.' .. number)
+    redis.call(front and 'RPUSH' or 'LPUSH', queue, message)
+  end
+end
+
+-- A job is no longer in its queue, whatever becomes of its wake-up.
+local function unqueue(id, queue, budget, lane)
+  if redis.call('ZREM', 'queued:' .. queue, id) == 1 then
+    redis.call('HINCRBY', 'budget:' .. budget, lane, -1)
   end
 end
 
@@ -76,11 +103,16 @@ end
 -- response and error are JSON text; exactly one of them is nil.
 local function end_job(id, from, to, response, error, token, now, detail)
   local key = 'job:' .. id
-  local job = redis.call('HMGET', key, 'queue', 'bytes', 'watch', 'ttl')
-  move(id, from, to, detail)
-  redis.call('ZREM', 'queued:' .. job[1], id)
+  local job = redis.call('HMGET', key, 'queue', 'bytes', 'watch', 'ttl', 'budget', 'lane')
+  move(id, job[1], from, to, detail)
+  unqueue(id, job[1], job[5], job[6])
+  if from == 'waiting' then
+    redis.call('ZREM', 'parked:' .. job[5] .. ':' .. job[6], id)
+    redis.call('ZREM', 'due', id)
+  end
   redis.call('ZREM', 'deadlines', id)
   redis.call('HINCRBY', 'acct', 'bytes', -tonumber(job[2]))
+  redis.call('HINCRBY', 'lane:' .. job[1], 'bytes', -tonumber(job[2]))
   redis.call('HDEL', key, 'request', 'watch', 'waiting')
   redis.call('HSET', key, 'ended', int(now), 'end_token', token, 'bytes', 0)
   local ttl = tonumber(job[4])
@@ -95,9 +127,10 @@ local function end_job(id, from, to, response, error, token, now, detail)
   return meta
 end
 
-local function error_json(id, code, message)
+local function error_json(id, code, message, retry_after_s, resets_at)
   local job = redis.call('HMGET', 'job:' .. id, 'provider', 'upstream_model')
-  return cjson.encode({code = code, message = message, job_id = id, provider = job[1], upstream_model = job[2]})
+  return cjson.encode({code = code, message = message, job_id = id, provider = job[1], upstream_model = job[2],
+    retry_after_s = retry_after_s, resets_at = resets_at})
 end
 
 local function open_attempt(id, number, worker, token, now)
@@ -105,12 +138,14 @@ local function open_attempt(id, number, worker, token, now)
     cjson.encode({number = number, worker = worker, token = token, started_at = now}))
 end
 
--- Close one attempt in the ledger, found by its token.
+-- Close one attempt in the ledger, found by its token. A second time counts only for one that was given up.
 local function close_attempt(id, token, outcome, status, billed, now)
   local key = 'job:' .. id
   for number = tonumber(redis.call('HGET', key, 'attempts') or '0'), 1, -1 do
     local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. number))
-    if attempt.token == token then
+    if attempt.token == token and (not attempt.ended_at or attempt.outcome == 'lost' or attempt.outcome == 'superseded') then
+      -- Given up, but alive: its permit was somebody else's meanwhile.
+      if attempt.outcome == 'lost' then redis.call('HINCRBY', 'acct', 'permits_overrun', 1) end
       attempt.ended_at = now
       if attempt.outcome ~= 'superseded' then attempt.outcome = outcome end
       attempt.upstream_status = tonumber(status)

@@ -8,15 +8,15 @@ local member, key = ARGV[1] .. ' ' .. ARGV[2], 'job:' .. ARGV[1]
 local seen = redis.call('ZSCORE', 'leases:' .. provider, member)
 if not seen then return 'gone' end
 if ARGV[4] ~= '' and tonumber(seen) ~= tonumber(ARGV[4]) then return 'renewed' end
-local job = redis.call('HMGET', key, 'state', 'token', 'worker', 'on_lost', 'deadline', 'cancel', 'queue')
+local job = redis.call('HMGET', key, 'state', 'token', 'worker', 'on_lost', 'deadline', 'cancel', 'queue', 'budget', 'lane')
 if ARGV[5] ~= '' and job[3] ~= ARGV[5] then return 'stale' end
-redis.call('ZREM', 'leases:' .. provider, member)
+give_permit(provider, member)
 if job[1] ~= 'calling' or job[2] ~= token then return 'stale' end
 
 local now = now_ms()
 close_attempt(id, token, 'lost', '', 'maybe', now)
 redis.call('HINCRBY', 'acct', 'reclaimed', 1)
-local lost = redis.call('HINCRBY', key, 'lost', 1)
+local lost = redis.call('HINCRBY', key, 'unknown', 1)
 if job[6] then
   end_job(id, 'calling', 'cancelled', nil, error_json(id, 'job_cancelled', 'the job was cancelled; its worker died during the call'), '', now)
   return 'cancelled'
@@ -26,8 +26,8 @@ if now >= tonumber(job[5]) then
   return 'failed'
 end
 if job[4] == 'retry' and lost < tonumber(ARGV[6]) then
-  move(id, 'calling', 'queued', 'lease lost')
-  push(id, job[7])
+  move(id, job[7], 'calling', 'queued', 'lease lost')
+  push(id, job[7], job[8], job[9])
   return 'queued'
 end
 end_job(id, 'calling', 'failed', nil, error_json(id, 'outcome_unknown',

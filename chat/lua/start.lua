@@ -1,45 +1,112 @@
 -- Take a permit and open an attempt, immediately before the upstream call. The same token gets the same grant again.
--- ARGV: 1 id, 2 worker, 3 token, 4 permits of the provider
--- Returns {'go', attempt, request, model, upstream model, remaining ms, queue ms, metadata for re-creation}
---       | {'wait'} no permit is free | {'skip', state} nothing to do | {'gone'}
+-- ARGV: 1 id, 2 worker, 3 token, 4 'park' when an interactive job has waited long enough in its slot
+-- Returns {'go', room, attempt, request, model, upstream model, remaining ms, queue ms, record, lane, request id,
+--          refused, answered, unknown}: the record is for re-creation, the counts are those of earlier attempts
+--       | {'wait', room, ms, why} | {'parked', room, why} | {'skip', room, state} nothing to do | {'gone', room}
+-- room: how many batch jobs of the provider may start now
 local id, worker, token = ARGV[1], ARGV[2], ARGV[3]
 local key = 'job:' .. id
-local job = redis.call('HMGET', key, 'state', 'token', 'provider', 'queue', 'seq', 'deadline', 'created', 'attempts',
-  'request', 'model', 'upstream_model', 'lane', 'metadata', 'ttl')
-local state, provider, queue, deadline = job[1], job[3], job[4], tonumber(job[6])
-if not state then return {'gone'} end
-local now = now_ms()
+local fields = {'state', 'token', 'provider', 'queue', 'seq', 'deadline', 'created', 'attempts', 'request', 'model',
+  'upstream_model', 'lane', 'metadata', 'ttl', 'budget', 'match', 'cost', 'order', 'rid', 'refused', 'answered', 'unknown'}
+local job = {}
+for i, value in ipairs(redis.call('HMGET', key, unpack(fields))) do job[fields[i]] = value end
+if not job.state then return {'gone', 0} end
+local now, deadline, provider = now_ms(), tonumber(job.deadline), job.provider
+local settings, limit = settings_of(provider, job.match)
+
+local function reply(...)
+  return {(...), batch_room(provider, settings, now), select(2, ...)}
+end
 
 local function grant(attempt, started)
-  local record = cjson.encode({provider = provider, queue = queue, lane = job[12], model = job[10], upstream_model = job[11],
-    metadata = job[13], created = job[7], deadline = job[6], ttl = job[14], attempt = attempt, started = started})
-  return {'go', attempt, job[9], job[10], job[11], int(deadline - now), int(started - job[7]), record}
+  local record = cjson.encode({provider = provider, queue = job.queue, lane = job.lane, model = job.model, upstream_model = job.upstream_model,
+    metadata = job.metadata, created = job.created, deadline = job.deadline, ttl = job.ttl, attempt = attempt, started = started,
+    budget = job.budget, match = job.match, order = job.order, cost = job.cost})
+  return reply('go', attempt, job.request, job.model, job.upstream_model, int(deadline - now), int(started - job.created), record,
+    job.lane, job.rid or '', tonumber(job.refused or 0), tonumber(job.answered or 0), tonumber(job.unknown or 0))
 end
 
-if state == 'calling' then
-  if job[2] ~= token then return {'skip', state} end
-  local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. job[8]))
-  return grant(attempt.number, attempt.started_at)
-end
-if TERMINAL[state] then return {'skip', state} end
-if now >= deadline then
-  end_job(id, state, 'expired', nil, error_json(id, 'deadline_exceeded', 'the deadline passed while the job was queued'), '', now)
-  return {'skip', 'expired'}
+-- The wake-up has left the list: what was sent before it and is not started 30 s from now is lost.
+local function leave_list()
+  local mark = redis.call('GET', 'mark:' .. job.queue)
+  if not mark or tonumber(mark) < tonumber(job.seq) then redis.call('SET', 'mark:' .. job.queue, job.seq) end
 end
 
-if redis.call('ZCARD', 'leases:' .. provider) >= tonumber(ARGV[4]) then
+local function wait(ms, why)
   -- The wake-up stays in this worker's hand: it counts as sent just now, so that the keeper does not call it lost.
   -- Its own number stays in the record: the mark must never pass what still lies in the list.
-  redis.call('ZADD', 'queued:' .. queue, redis.call('INCR', 'seq:' .. queue), id)
-  return {'wait'}
+  redis.call('ZADD', 'queued:' .. job.queue, redis.call('INCR', 'seq:' .. job.queue), id)
+  return reply('wait', int(math.max(1, math.ceil(ms))), why)
 end
 
-redis.call('ZADD', 'leases:' .. provider, int(now), id .. ' ' .. token)
-redis.call('ZREM', 'queued:' .. queue, id)
-local mark = redis.call('GET', 'mark:' .. queue)
-if not mark or tonumber(mark) < tonumber(job[5]) then redis.call('SET', 'mark:' .. queue, job[5]) end
-local attempt = tonumber(job[8] or '0') + 1
+local function park_for(why)
+  leave_list()
+  park(id, 'queued', job, why)
+  return reply('parked', why)
+end
+
+if job.state == 'calling' then
+  if job.token ~= token then return reply('skip', job.state) end
+  local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. job.attempts))
+  return grant(attempt.number, attempt.started_at)
+end
+if job.state ~= 'queued' then return reply('skip', job.state) end
+if now >= deadline then
+  leave_list()
+  end_job(id, job.state, 'expired', nil, error_json(id, 'deadline_exceeded', 'the deadline passed while the job was queued'), '', now)
+  return reply('skip', 'expired')
+end
+if not settings then return wait(1000, 'settings') end
+
+local interactive = job.lane == 'interactive'
+local b = load_budget(job.budget)
+local ms, why = opens_in(b, settings, limit, now, job.lane, tonumber(job.cost))
+if ms > 0 then
+  if CLOSED[why] and now + ms >= deadline then
+    leave_list()
+    end_job(id, 'queued', 'failed', nil, closed_error(id, provider, why, now + ms), '', now, why)
+    return reply('skip', 'failed')
+  end
+  if interactive and ms <= SLOT_WAIT_MS and ARGV[4] ~= 'park' then return wait(ms, why) end
+  return park_for(why)
+end
+if interactive and b.turn then
+  -- The rate is a batch job's for once; it was released and is on its way.
+  if math.abs(now - b.turn) < TURN_MS then return wait(20, 'turn') end
+  b.turn = nil
+end
+
+local free, room, turn = permits_of(provider, settings, now)
+if interactive then
+  if free <= 0 then return wait(50, 'permits') end
+  if turn and free <= 1 then
+    redis.call('HSETNX', 'lanes:' .. provider, 'turn', int(now))
+    return wait(20, 'turn')
+  end
+elseif room <= 0 then
+  return park_for('permits')
+end
+
+charge(b, limit, now, tonumber(job.cost))
+if interactive then
+  b.people = (b.people or 0) + 1
+  redis.call('HINCRBY', 'lanes:' .. provider, 'since', 1)
+  redis.call('HSET', 'lanes:' .. provider, 'active', int(now))
+else
+  b.people, b.turn = 0, nil
+  redis.call('HSET', 'lanes:' .. provider, 'since', 0)
+  redis.call('HDEL', 'lanes:' .. provider, 'turn')
+end
+save_budget(job.budget, b)
+redis.call('ZADD', 'budgets:' .. provider, int(now), job.budget)
+redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
+take_permit(provider, id .. ' ' .. token, job.lane, job.budget, now)
+count_start(job.queue, now)
+unqueue(id, job.queue, job.budget, job.lane)
+leave_list()
+local attempt = tonumber(job.attempts or '0') + 1
 open_attempt(id, attempt, worker, token, now)
 redis.call('HSET', key, 'token', token, 'worker', worker)
-move(id, state, 'calling', worker)
+redis.call('HDEL', key, 'waiting')
+move(id, job.queue, 'queued', 'calling', worker)
 return grant(attempt, now)

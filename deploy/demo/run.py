@@ -168,6 +168,8 @@ def _write_config(
         f'bind = "{HOST}:{port}"',
         f"ollama_url = {json.dumps(model.url)}",
         f"data_dir = {json.dumps(str(data_dir))}",
+        # Somebody reads along.
+        'log_format = "text"',
     ]
     if not clouds:
         for name in _CLOUDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -57,16 +58,19 @@ if stays:
 class Household:
     """A supervisor, what it said, and the diary that its children write."""
 
-    def __init__(self, folder, **environ):
+    def __init__(self, folder, log, **environ):
+        log.set_level(logging.INFO)
+        self.log = log
         self.diary = folder / "diary"
         self.diary.touch()
-        self.said: list[str] = []
-        self.supervisor = Supervisor(
-            grace_s=60, environ={**os.environ, **environ}, say=self.said.append
-        )
+        self.supervisor = Supervisor(grace_s=60, environ={**os.environ, **environ})
 
     def add(self, name, script, *arguments):
         self.supervisor.add(name, [sys.executable, "-c", script, name, str(self.diary), *arguments])
+
+    @property
+    def said(self):
+        return [each.getMessage() for each in self.log.records if each.name == "cli.supervisor"]
 
     def lines(self):
         return self.diary.read_text("utf-8").splitlines()
@@ -91,8 +95,8 @@ class Household:
 
 
 @pytest.fixture
-def household(tmp_path):
-    household = Household(tmp_path)
+def household(tmp_path, caplog):
+    household = Household(tmp_path, caplog)
     yield household
     household.supervisor._grace_s = 0
     household.supervisor.stop()
@@ -240,9 +244,9 @@ def test_a_child_is_out_of_reach_of_the_terminals_ctrl_c(household):
     household.supervisor.stop()
 
 
-def test_children_get_the_environment_they_are_given(tmp_path):
+def test_children_get_the_environment_they_are_given(tmp_path, caplog):
     """Above all the configuration file."""
-    household = Household(tmp_path, LAKEHOUSE_CONFIG="/some/where.toml")
+    household = Household(tmp_path, caplog, LAKEHOUSE_CONFIG="/some/where.toml")
     household.add(
         "child",
         "import os, sys; open(sys.argv[2], 'a').write(os.environ['LAKEHOUSE_CONFIG'] + '\\n')",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -67,6 +68,12 @@ class Up:
             lambda: "chatd is ready on" in self.child.output(), within_s=60, what="chatd is ready"
         )
 
+    def said(self):
+        """What `chatd up` itself has said, its children aside."""
+        whole, _, _ = self.child.output().rpartition("\n")
+        events = map(json.loads, whole.splitlines())
+        return [event["message"] for event in events if event["process"] == "up"]
+
     def chat(self, question="hi"):
         body: Any = {"model": "echo", "messages": [{"role": "user", "content": question}]}
         return requests.post(f"{self.url}/v1/chat", json=body, timeout=60)
@@ -84,7 +91,7 @@ def up(tmp_path, upstream):
 def test_one_command_serves_and_ctrl_c_leaves_nothing(up):
     """One line per process and the URL; SIGINT ends every process."""
     answer = up.chat()
-    lines = up.child.output()
+    said = "\n".join(up.said())
     commands = list(processes(up.config).values())
     up.child.send(signal.SIGINT)
     code = up.child.wait(60)
@@ -92,7 +99,7 @@ def test_one_command_serves_and_ctrl_c_leaves_nothing(up):
     assert answer.json()["content"] == "echo: hi"
     assert len(commands) >= 6
     for name in ("redis (", "keeper: pid", "worker ollama: pid", "api: pid", f"ready on {up.url}"):
-        assert name in lines
+        assert name in said
     assert any(command.rstrip().endswith("chatd worker ollama") for command in commands)
     assert code == 0
     assert processes(up.config) == {}
@@ -103,8 +110,8 @@ def test_what_dies_is_started_again(up, name):
     """kill -9 of any of them: soon chats are answered again."""
 
     def pids():
-        pattern = rf"^{name}.*: pid (\d+)$"
-        return [int(pid) for pid in re.findall(pattern, up.child.output(), re.MULTILINE)]
+        pattern = re.compile(rf"{name}.*: pid (\d+)")
+        return [int(found[1]) for found in map(pattern.fullmatch, up.said()) if found]
 
     os.kill(pids()[0], signal.SIGKILL)
     eventually(lambda: len(pids()) == 2, what="it was started a second time")

@@ -297,33 +297,46 @@ def test_a_refusal_of_the_queue_is_answered_with_retry_after(
     assert gate.replies.expected == []
 
 
+def _providers(gate: Gateway) -> JSON:
+    """The answer to GET /v1/chat/providers, checked against the contract."""
+    response = gate.client.get("/v1/chat/providers")
+    assert response.status_code == 200
+    Providers.model_validate_json(response.data)
+    told: JSON = json.loads(response.data)
+    return told
+
+
 def test_the_registered_providers_are_listed_with_what_waits() -> None:
-    """Exactly those, the default named, per lane and budget."""
+    """Exactly those, the default named, with their lanes, budgets and calls in flight."""
     gate = gateway()
     gate.client.post("/v1/jobs", json=BODY)
     gate.client.post("/v1/jobs", json={**BODY, "model": "kimi/k3", "lane": "interactive"})
     gate.store.newest().state = JobState.CALLING
     gate.clock.advance(4)
-    response = gate.client.get("/v1/chat/providers")
-    empty = {"depth": 0, "oldest_age_s": None}
+    told = _providers(gate)
+    ollama, kimi = told["providers"]
 
-    assert response.status_code == 200
-    Providers.model_validate_json(response.data)
-    assert response.json == {
-        "default": "ollama",
-        "providers": [
-            {
-                "name": "ollama",
-                "lanes": {"interactive": empty, "batch": {"depth": 1, "oldest_age_s": 4.0}},
-                "budgets": [{"match": "*", "concurrency": 4, "in_use": 0}],
-            },
-            {
-                "name": "kimi",
-                "lanes": {"interactive": empty, "batch": empty},
-                "budgets": [{"match": "*", "concurrency": 8, "in_use": 1}],
-            },
-        ],
+    assert list(told) == ["default", "providers", "jobs"]
+    assert told["default"] == "ollama"
+    assert (ollama["name"], ollama["concurrency"]) == ("ollama", 4)
+    assert ollama["lanes"]["batch"] == {
+        "depth": 1,
+        "oldest_age_s": 4.0,
+        "parked": 0,
+        "starts_per_s": 0.0,
     }
+    assert (kimi["name"], kimi["in_use"]) == ("kimi", {"interactive": 1, "batch": 0})
+    assert (told["jobs"]["accepted"], told["jobs"]["calling"]) == (2, 1)
+
+
+def test_only_registered_providers_are_asked_about() -> None:
+    """The list is that of the names, not of the configuration; the default may be missing."""
+    gate = gateway(names=registered_names("openrouter"))
+    told = _providers(gate)
+
+    assert told["default"] == "ollama"
+    assert [provider["name"] for provider in told["providers"]] == ["openrouter"]
+    assert gate.store.asked == ["overview"]
 
 
 def test_every_response_has_a_request_id(gate: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import runpy
 import subprocess
@@ -88,3 +89,36 @@ def test_a_wsgi_server_of_ones_own_finds_the_application(
 def test_no_header_renames_a_path():
     """A proxy may filter by path; gunicorn would take SCRIPT_NAME from any local caller."""
     assert gunicorn_options(ChatdConfig())["forwarder_headers"] == ""
+
+
+#: What a worker of gunicorn does, up to one request and a greenlet that fails.
+WORKER = """
+import gevent
+from gevent import monkey
+monkey.patch_all()
+from api.server import FrontEndServer
+from chat.logs import configure
+from chat.settings import ChatdConfig
+configure("api", "info")
+server = FrontEndServer(ChatdConfig())
+server.cfg.logger_class(server.cfg).error("from gunicorn")
+app = server.load()
+app.test_client().get("/nowhere")
+gevent.spawn(lambda: {}["gone"]).join()
+"""
+
+
+def test_everything_in_the_front_end_logs_in_one_form():
+    """The server, chatd, each request, and what gevent would print by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER], capture_output=True, text=True, timeout=60, check=True
+    )
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    of_gunicorn, of_chatd, of_request, of_greenlet = events
+
+    assert done.stdout == ""
+    assert (of_gunicorn["logger"], of_gunicorn["message"]) == ("gunicorn.error", "from gunicorn")
+    assert of_chatd["message"].startswith("providers registered")
+    assert (of_request["path"], of_request["status"]) == ("/nowhere", 404)
+    assert of_greenlet["message"].startswith("an uncaught KeyError ends <Greenlet")
+    assert of_greenlet["exception"].endswith("KeyError: 'gone'")

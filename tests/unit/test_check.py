@@ -118,17 +118,19 @@ class TestCheck:
         with pytest.raises(RuntimeError, match="a fault"):
             check(config, {}, broken)
 
-    def test_limits_that_are_not_enforced_are_noted(self, config: ChatdConfig) -> None:
-        """As in the boot log."""
-        limited = replace(
-            config.providers["kimi"], limits=(LimitConfig(match="*", requests_per_day=1),)
+    def test_the_limits_of_the_file_are_shown(self, config: ChatdConfig) -> None:
+        """What is enforced, in the order in which it is tried."""
+        limits = (
+            LimitConfig(match="*:free", requests_per_minute=20, requests_per_day=50),
+            LimitConfig(match="*", per_model=True),
         )
+        limited = replace(config.providers["kimi"], limits=limits)
         changed = replace(config, providers={**config.providers, "kimi": limited})
         report = check(changed, {"KIMI_API_KEY": KEY}, answers)
 
         assert [row.found for row in report.rows if row.subject == "kimi"] == [
             "registered, key present: KIMI_API_KEY in the environment",
-            "its limits are read but not enforced; concurrency is",
+            "limits: *:free 20 requests/minute, 50 requests/day; * each learned",
         ]
 
     def test_its_lines_begin_with_the_verdict(self, config: ChatdConfig) -> None:

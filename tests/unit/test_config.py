@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat.config import ChatdConfig, LimitConfig, load_config
+from chat.config import ChatdConfig, LimitConfig, ProviderConfig, load_config
 from chat.errors import ConfigError
 from chat.routing import PROVIDERS, resolve
 from chat.tables import Table
@@ -161,13 +161,19 @@ class TestTheShippedFile:
         assert set(tables) == {"gateway", "chatd", "models"}
         assert set(tables["chatd"]) == chatd
         assert set(tables["gateway"]) == {"bind", "chatd_url"}
+        # What every provider can have is written out once.
+        common = {"learn", "max_interactive", "max_batch"}
+        common |= {"max_interactive_bytes", "max_batch_bytes"}
         assert {name: set(table) for name, table in tables["chatd"]["providers"].items()} == {
             "ollama": {"enabled", "concurrency"},
             "ollama_cloud": keyed,
-            "openrouter": keyed,
+            "openrouter": keyed | common,
             "opencode": keyed | {"go_base_url"},
             "kimi": keyed,
         }
+        assert keyed | common | {"go_base_url"} == {
+            f.name for f in dataclasses.fields(ProviderConfig)
+        } - {"name", "api", "limits", "known"}
         assert set(limit) == {f.name for f in dataclasses.fields(LimitConfig)}
 
     def test_its_examples_are_valid(self, load: Load) -> None:

@@ -43,8 +43,8 @@ class TestUnknownKeys:
                 id="chatd",
             ),
             pytest.param(
-                "[chatd]\nbatch_share = 0.7",
-                '[chatd]: there is no key "batch_share"',
+                "[chatd]\nwebhooks = 3",
+                '[chatd]: there is no key "webhooks"',
                 "the keys are ",
                 id="a key of another version",
             ),
@@ -166,7 +166,8 @@ REFUSED = [
     ("[chatd.providers.kimi]", "enabled = 'true'", "write true or false without quotes"),
     ("[chatd.providers.kimi]", "limits = 3", "is not an array of tables"),
     ("[[chatd.providers.kimi.limits]]", "requests_per_day = 3", "match is missing or empty"),
-    ("[[chatd.providers.kimi.limits]]", "match = '*'", 'match = "*" limits nothing'),
+    ("[chatd]", "batch_share = 1.5", "batch_share = 1.5 is not a share from 0 to 1"),
+    ("[chatd]", "batch_min_share = true", "is not a share from 0 to 1"),
     (
         "[[chatd.providers.kimi.limits]]",
         "match = '*'\nrequests_per_minute = 0",

@@ -10,8 +10,9 @@ import redis
 
 from chat.config import ChatdConfig
 from chat.jobs import queue_name
-from chat.store import Call, JobStore
+from chat.store import JobStore
 from chat.types import Lane
+from chat.upkeep import Call
 from tests.store_suite import a_job
 from workers.keeper import Keeper, LeaseWatch, QueueWatch
 
@@ -100,6 +101,13 @@ class BrokenRedis(fakeredis.FakeRedis):
 
     broken = False
 
+    used_memory, maxmemory = 10, 0
+
+    def info(self, section=None, *_args, **_options):
+        """What the fake server has no command for."""
+        assert section == "memory"
+        return {"used_memory": self.used_memory, "maxmemory": self.maxmemory}
+
     def execute_command(self, *args, **options):
         if self.broken:
             message = "gone"
@@ -114,6 +122,7 @@ def house():
     store = JobStore(client, ChatdConfig())
     clock = [0.0]
     store.register_envelopes({queue_name("ollama", Lane.INTERACTIVE): "@JOB@"})
+    store.register_settings(["ollama"])
     return Keeper(store, ["ollama"], clock=lambda: clock[0]), store, client, clock
 
 
@@ -128,7 +137,7 @@ def test_the_keeper_gives_up_a_call_that_nobody_renews(house):
     keeper, store, _, clock = house
     job = a_job()
     store.admit(job)
-    store.start(job.id, worker="w", token="t", permits=4)
+    store.start(job.id, worker="w", token="t")
     run(keeper, clock, 30)
     before = store.record(job.id).state
     run(keeper, clock, 1)
@@ -142,7 +151,7 @@ def test_an_outage_gives_every_call_its_full_period_again(house):
     keeper, store, client, clock = house
     job = a_job()
     store.admit(job)
-    store.start(job.id, worker="w", token="t", permits=4)
+    store.start(job.id, worker="w", token="t")
     run(keeper, clock, 20)
     client.broken = True
     run(keeper, clock, 20)
@@ -157,7 +166,7 @@ def test_a_keeper_that_stood_still_gives_every_call_its_period_again(house):
     keeper, store, _, clock = house
     job = a_job()
     store.admit(job)
-    store.start(job.id, worker="w", token="t", permits=4)
+    store.start(job.id, worker="w", token="t")
     run(keeper, clock, 5)
     clock[0] += 40.0
     run(keeper, clock, 5)
@@ -167,7 +176,7 @@ def test_a_keeper_that_stood_still_gives_every_call_its_period_again(house):
 
 def test_a_redis_that_lost_its_data_gets_its_envelopes_again():
     """Without them no wake-up could ever be sent."""
-    client = fakeredis.FakeRedis(decode_responses=True)
+    client = BrokenRedis(decode_responses=True)
     store = JobStore(client, ChatdConfig())
     clock = [0.0]
     keeper = Keeper(store, ["ollama"], envelopes={"chat.ollama": "@JOB@"}, clock=lambda: clock[0])

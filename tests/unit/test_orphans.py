@@ -12,17 +12,16 @@ import redis
 
 from chat.config import ChatdConfig
 from chat.errors import QueueUnavailable
-from chat.jobs import JobState
+from chat.jobs import Ending, JobState
 from chat.store import JobStore
 from tests.store_suite import a_job
-from workers.orphans import Ending, Orphans
+from workers.orphans import Orphans
 
 #: Whole, but of a state that no job has.
 BOGUS = json.dumps(
     {
         "job_id": "job_x",
         "token": "t",
-        "attempt": 1,
         "record": "{}",
         "provider": "ollama",
         "worker": "w",
@@ -37,7 +36,9 @@ BOGUS = json.dumps(
 
 @pytest.fixture
 def store():
-    return JobStore(fakeredis.FakeRedis(decode_responses=True), ChatdConfig())
+    store = JobStore(fakeredis.FakeRedis(decode_responses=True), ChatdConfig())
+    store.register_settings(["ollama"])
+    return store
 
 
 @pytest.fixture
@@ -49,11 +50,10 @@ def an_ending(store, **changes):
     """The end of a call that is out: nothing but ``finish`` is left to do."""
     job = a_job()
     store.admit(job)
-    grant = store.start(job.id, worker="ollama-1@here", token=f"token-of-{job.id}", permits=100)
+    grant = store.start(job.id, worker="ollama-1@here", token=f"token-of-{job.id}")
     ending = Ending(
         job_id=job.id,
         token=grant.token,
-        attempt=grant.attempt,
         record=grant.record,
         provider="ollama",
         worker="ollama-1@here",

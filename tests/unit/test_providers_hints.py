@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chat.providers.error_text import ErrorText, printable, read_error, status_inside
-from chat.providers.retry_hint import seconds_until_retry
+from chat.providers.retry_hint import seconds_until_midnight, seconds_until_retry
 
 NOW = 1_790_000_000.0
 SILENT = ErrorText("", "")
@@ -63,13 +63,135 @@ SILENT = ErrorText("", "")
         pytest.param({}, ErrorText("", "", resets_at="2026-09-21T14:14:20Z"), 60.0, id="timestamp"),
         pytest.param({}, ErrorText("", "", resets_at="tomorrow"), None, id="no timestamp"),
         pytest.param({}, ErrorText("", "", resets_at=5), None, id="timestamp of a wrong type"),
+        pytest.param({"retry-after-ms": "250"}, SILENT, 0.25, id="milliseconds"),
+        pytest.param(
+            {"retry-after-ms": "1500", "retry-after": "2"}, SILENT, 1.5, id="the more exact first"
+        ),
+        pytest.param(
+            {"retry-after-ms": "soon", "retry-after": "2"}, SILENT, 2.0, id="milliseconds, a word"
+        ),
     ],
 )
 def test_a_hint_is_read_in_seconds(
     headers: dict[str, str], said: ErrorText, seconds: float | None
 ) -> None:
     """From headers and body, in all the shapes that occur."""
-    assert seconds_until_retry(headers, said, now=NOW) == seconds
+    assert seconds_until_retry(headers, said, now=NOW, limited=True) == seconds
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        pytest.param("Rate limit reached. Please try again in 20s. Visit x", 20.0, id="OpenAI"),
+        pytest.param("Please try again in 6m0s.", 360.0, id="OpenAI, minutes"),
+        pytest.param("Please try again in 18.642s.", 18.642, id="OpenAI, a fraction"),
+        pytest.param("Please try again in 644ms.", 0.644, id="OpenAI, milliseconds"),
+        pytest.param("Please try again in 1h2m3s.", 3723.0, id="OpenAI, hours"),
+        pytest.param("Please retry after 12 seconds.", 12.0, id="Azure OpenAI"),
+        pytest.param("All are at capacity. Retry after 40 seconds.", 40.0, id="OpenRouter"),
+        pytest.param("Limit reached. It will reset in 2hr 10min.", 7800.0, id="OpenCode, hours"),
+        pytest.param("Quota exceeded. Retry in 3 days.", 259_200.0, id="OpenCode, days"),
+        pytest.param("Resets in 1 day", 86400.0, id="OpenCode, one day"),
+        pytest.param("server busy, please try again.", None, id="no time"),
+        pytest.param("try again in 5", None, id="no unit"),
+        pytest.param("try again in 5 months", None, id="another unit"),
+        pytest.param("try again in 20 stars", None, id="no unit, but a word"),
+        pytest.param("we tried in 20s", None, id="about something else"),
+        pytest.param("try again in 999999999 days", None, id="millions of years"),
+        pytest.param(f"try again in {'9' * 4000}s", None, id="an endless number"),
+    ],
+)
+def test_a_hint_in_words_is_read_in_seconds(message: str, seconds: float | None) -> None:
+    """As upstreams write it; where they only ask for patience there is no hint."""
+    said = read_error({"error": {"message": message}})
+
+    found = seconds_until_retry({}, said, now=NOW, limited=True)
+
+    assert found == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        pytest.param({"reset-requests": "6m0s"}, 360.0, id="Go's notation"),
+        pytest.param({"reset-requests": "1.5s"}, 1.5, id="a fraction"),
+        pytest.param({"reset-tokens": "250ms"}, 0.25, id="milliseconds"),
+        pytest.param({"reset-tokens": "12"}, 12.0, id="a bare number"),
+        pytest.param({"reset-tokens": "1790000060"}, None, id="no length of time, but an epoch"),
+        pytest.param({"reset-requests": "soon"}, None, id="a word"),
+        pytest.param({"reset-requests": "-1"}, None, id="less than nothing"),
+        pytest.param({"reset-requests": "0s", "reset-tokens": "0"}, None, id="no limit at all"),
+        pytest.param({"reset-requests": "1s", "reset-tokens": "2s"}, 2.0, id="the later one"),
+        pytest.param(
+            {"reset-requests": "2h", "reset-tokens": "9s", "remaining-requests": "5"},
+            9.0,
+            id="requests are left, so it was the tokens",
+        ),
+        pytest.param(
+            {"reset-requests": "2s", "reset-tokens": "9s", "remaining-requests": "0"},
+            2.0,
+            id="no request is left",
+        ),
+        pytest.param(
+            {"reset-requests": "2s", "reset-tokens": "9s", "remaining-requests": "-1"},
+            9.0,
+            id="nobody knows what is left",
+        ),
+    ],
+)
+def test_the_limits_that_openai_tells_are_a_hint(
+    limits: dict[str, str], seconds: float | None
+) -> None:
+    """The one that refused the call counts, as far as the answer tells which it was."""
+    headers = {f"x-ratelimit-{name}": value for name, value in limits.items()}
+
+    assert seconds_until_retry(headers, SILENT, now=NOW, limited=True) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        pytest.param({"x-ratelimit-reset": "1790000060"}, SILENT, id="reset"),
+        pytest.param({"x-ratelimit-reset-requests": "60s"}, SILENT, id="reset of requests"),
+        pytest.param({}, ErrorText("", "", ratelimit_reset=1790000060000), id="in the body"),
+    ],
+)
+def test_the_window_of_a_limit_is_no_hint_when_nothing_was_limited(
+    headers: dict[str, str], said: ErrorText
+) -> None:
+    """Some upstreams send it with every answer."""
+    assert seconds_until_retry(headers, said, now=NOW, limited=False) is None
+    assert seconds_until_retry(headers, said, now=NOW, limited=True) == 60.0
+
+
+def test_hints_are_taken_in_the_order_of_their_worth() -> None:
+    """What was said of this very call comes before what is known of its limits."""
+    headers = {
+        "retry-after-ms": "1000",
+        "retry-after": "2",
+        "x-ratelimit-reset": "1790000003",
+        "x-ratelimit-reset-requests": "5s",
+    }
+    said = ErrorText("", "try again in 4s")
+    found = []
+    while headers:
+        found.append(seconds_until_retry(headers, said, now=NOW, limited=True))
+        headers.pop(next(iter(headers)))
+
+    assert found == [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [
+        pytest.param(NOW, 35_200.0, id="in the afternoon"),
+        pytest.param(1_790_035_199.5, 0.5, id="just before"),
+        pytest.param(1_790_035_200.0, 86_400.0, id="just then"),
+    ],
+)
+def test_midnight_is_that_of_utc(now: float, seconds: float) -> None:
+    """The next one, never the one that is now."""
+    assert seconds_until_midnight(now) == seconds
 
 
 @pytest.mark.parametrize(

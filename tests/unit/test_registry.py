@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chat.config import ChatdConfig, LimitConfig, ProviderConfig
+from chat.config import ChatdConfig, ProviderConfig
 from chat.errors import (
     ChatError,
     InvalidRequest,
@@ -222,17 +222,6 @@ class TestBootLog:
         ((_, line),) = self.log(registered(replace(config, ollama_url=""), {}), caplog)
 
         assert line.startswith("providers registered: none. Not registered: ollama (")
-
-    def test_it_warns_of_limits_that_are_not_enforced(
-        self, config: ChatdConfig, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Whoever configured a limit learns that it does not bind yet."""
-        limits = (LimitConfig(match="*", requests_per_day=1),)
-        names = registered(changed(config, "ollama", limits=limits), {})
-        _, (level, line) = self.log(names, caplog)
-
-        assert level == logging.WARNING
-        assert line.startswith("the limits configured for ollama are read but not enforced")
 
 
 class FakeProvider:

@@ -18,7 +18,9 @@ def client():
 
 @pytest.fixture
 def store(client):
-    return JobStore(client, ChatdConfig())
+    store = JobStore(client, ChatdConfig())
+    store.register_settings(["ollama"])
+    return store
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def replies(client, store):
 
 
 def run(store, job, content="Paris"):
-    grant = store.start(job.id, worker="w", token=job.id, permits=99)
+    grant = store.start(job.id, worker="w", token=job.id)
     assert isinstance(grant, Grant)
     StoreSuite().finish(store, grant, payload={"content": content})
 

@@ -57,6 +57,7 @@ class Bench:
     def __init__(self, folder):
         self.client = FlakyRedis(decode_responses=True)
         self.store = JobStore(self.client, ChatdConfig())
+        self.store.register_settings(["ollama"])
         self.provider = Scripted()
         self.stopping = threading.Event()
         self.orphans = Orphans(folder)
@@ -68,8 +69,7 @@ class Bench:
             orphans=self.orphans,
             provider="ollama",
             worker="ollama-1@here",
-            permits=4,
-            timeout_s=180.0,
+            config=ChatdConfig(),
             stopping=self.stopping,
         )
         # One script of each kind is loaded now, so that failures hit EVALSHA and nothing else.

@@ -52,7 +52,8 @@ REJECTED = Expected(UpstreamRejected)
 AUTH = Expected(UpstreamAuth)
 NOT_FOUND = Expected(UpstreamNotFound)
 FILTERED = Expected(ContentFiltered)
-QUOTA = Expected(QuotaExhausted)
+QUOTA = Expected(QuotaExhausted, retryable=True)
+SPENT = Expected(QuotaExhausted)
 RATE = Expected(UpstreamRateLimited, retryable=True)
 BUSY = Expected(UpstreamUnavailable, retryable=True)
 FAILED = Expected(UpstreamUnavailable, retryable=True, billed=Billed.MAYBE)
@@ -69,7 +70,7 @@ ERRORS = {
     "kimi/error.400.top_p.json": REJECTED,
     "kimi/error.401.expired.json": AUTH,
     "kimi/error.401.invalid.json": AUTH,
-    "kimi/error.402.membership.json": QUOTA,
+    "kimi/error.402.membership.json": SPENT,
     "kimi/error.403.not_coding_agent.json": AUTH,
     "kimi/error.403.quota_cycle.json": QUOTA,
     "kimi/error.403.quota_weekly.json": QUOTA,
@@ -77,7 +78,7 @@ ERRORS = {
     "kimi/error.429.overloaded.json": BUSY,
     "kimi/error.429.period.json": QUOTA,
     # Its Retry-After of five seconds is known to be wrong.
-    "kimi/error.429.quota_exhausted.json": QUOTA,
+    "kimi/error.429.quota_exhausted.json": SPENT,
     "kimi/error.429.too_many.json": RATE,
     "kimi/error.500.json": FAILED,
     "ollama/error.400.bad_json.json": REJECTED,
@@ -115,15 +116,15 @@ ERRORS = {
     "opencode/error.400.mapped_404.json": NOT_FOUND,
     "opencode/error.400.provider.json": REJECTED,
     "opencode/error.400.reasoning_content.json": REJECTED,
-    "opencode/error.401.credits.json": QUOTA,
+    "opencode/error.401.credits.json": SPENT,
     "opencode/error.401.invalid_key.json": AUTH,
     "opencode/error.401.missing_key.json": AUTH,
     "opencode/error.401.model.json": NOT_FOUND,
     "opencode/error.401.model_disabled.json": NOT_FOUND,
     "opencode/error.401.model_format.json": NOT_FOUND,
-    "opencode/error.401.monthly_limit.json": QUOTA,
-    "opencode/error.401.no_payment_method.json": QUOTA,
-    "opencode/error.401.user_limit.json": QUOTA,
+    "opencode/error.401.monthly_limit.json": SPENT,
+    "opencode/error.401.no_payment_method.json": SPENT,
+    "opencode/error.401.user_limit.json": SPENT,
     "opencode/error.403.bare.json": AUTH,
     "opencode/error.403.region.json": AUTH,
     "opencode/error.429.free_usage.json": after(QUOTA, 43200, "2026-09-22T02:13:20.000Z"),
@@ -140,10 +141,10 @@ ERRORS = {
     "openrouter/error.400.reasoning_mandatory.json": REJECTED,
     "openrouter/error.401.json": AUTH,
     "openrouter/error.401.user_not_found.json": AUTH,
-    "openrouter/error.402.afford.json": QUOTA,
-    "openrouter/error.402.credits.json": QUOTA,
+    "openrouter/error.402.afford.json": SPENT,
+    "openrouter/error.402.credits.json": SPENT,
     "openrouter/error.402.in_flight_budget.json": after(RATE, 8),
-    "openrouter/error.403.budget.json": after(QUOTA, 6_083_200, "2026-12-01T00:00:00.000Z"),
+    "openrouter/error.403.budget.json": after(SPENT, 6_083_200, "2026-12-01T00:00:00.000Z"),
     "openrouter/error.403.guardrail.json": FILTERED,
     "openrouter/error.403.moderation.json": FILTERED,
     "openrouter/error.404.legacy.json": NOT_FOUND,

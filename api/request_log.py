@@ -1,0 +1,79 @@
+"""One line of log for each request, and the request's id on every line logged meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+from flask import Flask, Response, g, request
+
+from api.admission import job_path
+from api.frontend import front_end
+from chat.errors import JobNotFound
+from chat.logs import log_context
+
+__all__ = ["install"]
+
+_log = logging.getLogger(__name__)
+
+#: What is asked every few seconds, by whoever watches over chatd.
+_POLLED = frozenset({"/health", "/ready", "/metrics"})
+#: Characters of a path that a line shows; ours are shorter.
+_PATH_CHARACTERS = 200
+
+
+def install(app: Flask) -> None:
+    """Log every request to ``app`` when it is answered, at debug if it is one that is polled.
+
+    The line has ``method``, ``path`` without the query, ``status``, ``duration_ms``, ``code`` when
+    the answer is an error, and ``job_id`` when it is about a job. To be installed after what sets
+    ``g.request_id`` and ``g.started``.
+    """
+    app.before_request(_begin)
+    app.after_request(_answered)
+    app.teardown_request(_end)
+
+
+def _begin() -> None:
+    g.log_context = ExitStack()
+    g.log_context.enter_context(log_context(request_id=g.request_id))
+
+
+def _answered(response: Response) -> Response:
+    path = request.path
+    if len(path) > _PATH_CHARACTERS:
+        path = f"{path[:_PATH_CHARACTERS]}…"
+    milliseconds = (front_end().clock() - g.started) * 1000
+    code = g.get("error_code")
+    _log.log(
+        logging.DEBUG if path in _POLLED else logging.INFO,
+        "%s %s: %s in %.0f ms",
+        request.method,
+        path,
+        response.status_code if code is None else f"{response.status_code} {code}",
+        milliseconds,
+        extra={
+            "method": request.method,
+            "path": path,
+            "status": response.status_code,
+            "duration_ms": round(milliseconds, 1),
+            "code": code,
+            "job_id": _job_id(response),
+        },
+    )
+    return response
+
+
+def _job_id(response: Response) -> str | None:
+    """The job that the request is about: its error's, its answer's, or the one that it names."""
+    location = response.headers.get("Location", "")
+    if location.startswith(job_path("")):
+        return location.removeprefix(job_path(""))
+    found: str | None = g.get("job_id") or response.headers.get("X-Chatd-Job-Id")
+    if found is None and g.get("error_code") != JobNotFound.code:
+        return (request.view_args or {}).get("job_id")
+    return found
+
+
+def _end(_: BaseException | None) -> None:
+    g.pop("log_context", ExitStack()).close()

@@ -1,0 +1,1 @@
+"""What budgets promise, one module of scenarios each; ``bench.budget`` runs them."""

@@ -1,0 +1,167 @@
+-- Permits, lanes and parking: who may call next. The arithmetic of rates is in rates.lua.
+
+local PACED = {}
+for _, name in ipairs(RATES_FIELDS) do PACED[#PACED + 1] = name end
+for _, name in ipairs({'day', 'used', 'people', 'turn'}) do PACED[#PACED + 1] = name end
+
+local DAY_MS = 86400000
+local SLOT_WAIT_MS = 1000      -- the longest that an interactive job waits for its budget in a worker's thread
+local PEOPLE_MS = 2000         -- somebody is there until so long after the last interactive job began or ended
+local TURN_MS = 1000           -- the longest that people wait for a batch job whose turn it is
+
+-- A budget that is closed until a known time, and the error of a job whose deadline is nearer than that.
+local CLOSED = {
+  rate_limited = {'rate_limited', 'its rate limit keeps it closed'},
+  overloaded = {'upstream_unavailable', 'it is overloaded and left alone'},
+  quota_exhausted = {'quota_exhausted', 'its quota is used up'},
+  day_quota = {'quota_exhausted', "the day's requests_per_day are used up"},
+}
+
+local function load_budget(name)
+  local b, values = {}, redis.call('HMGET', 'budget:' .. name, unpack(PACED))
+  for i, field in ipairs(PACED) do
+    if values[i] then b[field] = tonumber(values[i]) or values[i] end
+  end
+  b.stored = values
+  return b
+end
+
+local function save_budget(name, b)
+  local set, gone = {}, {}
+  for i, field in ipairs(PACED) do
+    local value = b[field]
+    if type(value) == 'number' then value = string.format('%.16g', value) end
+    if value == nil then
+      if b.stored[i] then gone[#gone + 1] = field end
+    elseif value ~= b.stored[i] then
+      set[#set + 1] = field
+      set[#set + 1] = value
+    end
+  end
+  if #gone > 0 then redis.call('HDEL', 'budget:' .. name, unpack(gone)) end
+  if #set > 0 then redis.call('HSET', 'budget:' .. name, unpack(set)) end
+end
+
+-- What is configured for a provider, and for one pattern of its models; nil before a worker or the keeper said it.
+local function settings_of(provider, match)
+  local found = redis.call('HMGET', 'settings:' .. provider, 'provider', 'limit:' .. match)
+  return found[1] and cjson.decode(found[1]), found[2] and cjson.decode(found[2]) or {}
+end
+
+-- How long until a job of `lane` may call (ms, 0 is now), and why not before.
+local function opens_in(b, settings, limit, now, lane, cost)
+  if b.closed_until and b.closed_until > now then return b.closed_until - now, b.why end
+  if limit.rpd then
+    local day = math.floor(now / DAY_MS)
+    local most = limit.rpd
+    -- Some of the day is kept for people, but a batch gets at least one request.
+    if lane == 'batch' then most = math.max(1, math.floor(most * (1 - settings.reserve) + 0.0001)) end
+    if b.day == day and b.used >= most then return (day + 1) * DAY_MS - now, 'day_quota' end
+  end
+  return rates_wait(b, limit, now, cost)
+end
+
+-- Book a call that starts now.
+local function charge(b, limit, now, cost)
+  rates_charge(b, limit, now, cost)
+  if limit.rpd then
+    local day = math.floor(now / DAY_MS)
+    b.used = (b.day == day and b.used or 0) + 1
+    b.day = day
+  end
+end
+
+-- Whether the budget lets calls through one by one, so that its jobs have to be parked and not queued.
+local function is_paced(b, limit, now)
+  return limit.rpm or limit.tpm or limit.rpd or rates_current(b, limit, now) ~= nil
+end
+
+local function closed_error(id, provider, why, opens_at)
+  local code, words = CLOSED[why][1], CLOSED[why][2]
+  local seconds = math.ceil((opens_at - now_ms()) / 1000)
+  return error_json(id, code, provider .. ': ' .. words .. ' for ' .. int(seconds) .. ' s, which is past the deadline of the job',
+    seconds, code == 'quota_exhausted' and iso(opens_at) or nil)
+end
+
+local function take_permit(provider, member, lane, budget, now)
+  redis.call('ZADD', 'leases:' .. provider, int(now), member)
+  if redis.call('HSETNX', 'calls:' .. provider, member, lane .. ' ' .. budget) == 1 then
+    redis.call('HINCRBY', 'in_use:' .. provider, lane, 1)
+    redis.call('HINCRBY', 'in_use:' .. provider, 'budget ' .. budget, 1)
+  end
+end
+
+-- Returns whether the permit was there to give back.
+local function give_permit(provider, member)
+  local there = redis.call('ZREM', 'leases:' .. provider, member)
+  local call = redis.call('HGET', 'calls:' .. provider, member)
+  if call then
+    local lane, budget = string.match(call, '^(%S+) (.*)$')
+    redis.call('HDEL', 'calls:' .. provider, member)
+    redis.call('HINCRBY', 'in_use:' .. provider, lane, -1)
+    if redis.call('HINCRBY', 'in_use:' .. provider, 'budget ' .. budget, -1) <= 0 then
+      redis.call('HDEL', 'in_use:' .. provider, 'budget ' .. budget)
+    end
+    if lane == 'interactive' then redis.call('HSET', 'lanes:' .. provider, 'active', int(now_ms())) end
+  end
+  return there == 1
+end
+
+-- Who may have the next permit: how many are free, how many batch jobs may start, and whether it is batch's turn
+-- although somebody waits.
+local function permits_of(provider, settings, now)
+  local in_use = redis.call('ZCARD', 'leases:' .. provider)
+  local batch = tonumber(redis.call('HGET', 'in_use:' .. provider, 'batch') or 0)
+  local waiting = redis.call('ZCARD', 'queued:chat.' .. provider)
+  local lanes = redis.call('HMGET', 'lanes:' .. provider, 'since', 'active', 'turn')
+  local free = settings.permits - in_use
+  local most = settings.permits
+  if waiting > 0 or in_use > batch or math.abs(now - (lanes[2] or 0)) < PEOPLE_MS then
+    most = math.floor(most * settings.share + 0.0001)
+  elseif most > 1 then
+    most = most - 1
+  end
+  local room = math.max(0, math.min(free - waiting, most - batch))
+  local turn = false
+  if room == 0 and settings.turn > 0 and tonumber(lanes[1] or 0) >= settings.turn - 1 then
+    -- A trickle, so that no batch job waits for ever: each Nth grant, once the oldest has waited long enough.
+    local oldest = redis.call('ZRANGE', 'queued:chat.' .. provider .. '.batch', 0, 0)[1]
+    local created = oldest and redis.call('HGET', 'job:' .. oldest, 'created')
+    turn = created and now - created >= settings.max_wait or false
+    if turn and lanes[3] and math.abs(now - lanes[3]) > TURN_MS then
+      -- Nobody took it: people do not wait for a batch job that no worker fetches.
+      redis.call('HSET', 'lanes:' .. provider, 'since', 0)
+      redis.call('HDEL', 'lanes:' .. provider, 'turn')
+      turn = false
+    end
+    if turn and free > 0 then room = 1 end
+  end
+  return free, room, turn
+end
+
+-- What a worker hears after each of its steps: how many batch jobs may start now.
+local function batch_room(provider, settings, now)
+  if not settings then return 0 end
+  local _, room = permits_of(provider, settings, now)
+  return room
+end
+
+-- Put a job aside until its budget opens; the keeper brings it back.
+local function park(id, from, job, why)
+  move(id, job.queue, from, 'waiting', why)
+  unqueue(id, job.queue, job.budget, job.lane)
+  redis.call('ZADD', 'parked:' .. job.budget .. ':' .. job.lane, job.order, id)
+  redis.call('HSET', 'parked', job.budget, job.provider .. ' ' .. job.match)
+  redis.call('HSET', 'job:' .. id, 'waiting', why)
+  redis.call('HINCRBY', 'acct', 'parks', 1)
+end
+
+-- Starts a second of one lane, averaged over half a minute.
+local LANE_MS = 30000
+local function starts_per_s(queue, now)
+  local lane = redis.call('HMGET', 'lane:' .. queue, 'rate', 'at')
+  return tonumber(lane[1] or 0) * math.exp(-math.max(0, now - (lane[2] or now)) / LANE_MS)
+end
+local function count_start(queue, now)
+  redis.call('HSET', 'lane:' .. queue, 'rate', string.format('%.6g', starts_per_s(queue, now) + 1000 / LANE_MS), 'at', int(now))
+end

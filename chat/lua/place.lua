@@ -1,0 +1,28 @@
+-- Where a job stands that is not being called: what for it waits, its place, and when its turn may come.
+-- ARGV: 1 id
+-- Returns {why, until (ms) or '', position or '', estimated start (ms) or ''}, or nil when it waits for nothing
+local id = ARGV[1]
+local job = redis.call('HMGET', 'job:' .. id, 'state', 'provider', 'queue', 'lane', 'budget', 'match', 'waiting', 'cost')
+local now = now_ms()
+
+if job[1] == 'queued' then
+  local place = redis.call('ZRANK', 'queued:' .. job[3], id)
+  if not place then return {'queue', '', '', ''} end
+  local rate = starts_per_s(job[3], now)
+  return {'queue', '', place + 1, rate > 0.01 and int(now + (place + 1) * 1000 / rate) or ''}
+end
+if job[1] ~= 'waiting' then return false end
+
+local due = redis.call('ZSCORE', 'due', id)
+if due then return {job[7] or 'retry', due, '', due} end
+local settings, limit = settings_of(job[2], job[6])
+local b = load_budget(job[5])
+local place = (redis.call('ZRANK', 'parked:' .. job[5] .. ':' .. job[4], id) or 0) + 1
+if job[4] == 'batch' then place = place + redis.call('ZCARD', 'parked:' .. job[5] .. ':interactive') end
+local ms, why = 0, nil
+if settings then ms, why = opens_in(b, settings, limit, now, job[4], tonumber(job[8] or 0)) end
+local rate = rates_current(b, limit, now)
+local opens_at = ms > 0 and CLOSED[why] and now + ms or nil
+local begins = rate and int((opens_at or now) + place * 1000 / rate) or opens_at and int(opens_at) or ''
+if not opens_at then why = why or (CLOSED[job[7]] and 'rate' or job[7]) or 'rate' end
+return {why, opens_at and int(opens_at) or '', place, begins}
