@@ -27,6 +27,19 @@ from chat.upkeep import Upkeep
 __all__ = ["Admitted", "Finished", "Grant", "Held", "JobStore"]
 
 
+#: What ``acct`` counts; a name that Redis has not counted yet stands for 0.
+_COUNTERS = (
+    "accepted",
+    *(state.value for state in JobState),
+    "retired",
+    "bytes",
+    "parks",
+    "republished",
+    "reclaimed",
+    "permits_overrun",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """The job a request became.
@@ -227,7 +240,7 @@ class JobStore(Upkeep):
                 )
                 for name in names
             ],
-            "jobs": self.counters(),
+            "jobs": {**dict.fromkeys(_COUNTERS, 0), **self.counters()},
         }
 
     def counters(self) -> dict[str, int]:

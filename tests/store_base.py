@@ -11,11 +11,15 @@ import redis
 
 from chat.config import ChatdConfig
 from chat.jobs import Ending, JobState, NewJob, new_job_id, queue_name
-from chat.store import Grant, Held, JobStore
-from chat.types import ChatRequest, Lane, Message, Role
+from chat.store import Finished, Grant, Held, JobStore
+from chat.types import JSON, ChatRequest, Lane, Message, Role
+from tests.store_books import balance
 
-STATES = ("queued", "waiting", "calling", "succeeded", "failed", "cancelled", "expired")
+__all__ = ["BATCH", "DAY_MS", "QUEUE", "StoreBase", "a_job", "balance", "now_ms"]
+
 QUEUE = "chat.ollama"
+BATCH = "chat.ollama.batch"
+DAY_MS = 86_400_000
 
 
 def a_job(**changes: Any) -> NewJob:
@@ -31,55 +35,17 @@ def a_job(**changes: Any) -> NewJob:
     return replace(job, **changes)
 
 
-def balance(client: redis.Redis) -> None:
-    """accepted = the sum over the states + retired, and each count is the true one."""
-    acct = {name: int(value) for name, value in client.hgetall("acct").items()}
-    live = [client.hget(key, "state") for key in client.scan_iter("job:*")]
-    counted = {state: acct.get(state, 0) for state in STATES}
-
-    assert acct.get("accepted", 0) == sum(counted.values()) + acct.get("retired", 0)
-    assert counted == {state: live.count(state) for state in STATES}
-    assert min(acct.values(), default=0) >= 0
-    lanes_and_permits(client)
-
-
-def lanes_and_permits(client: redis.Redis) -> None:
-    """What is counted by lane, by budget and by permit is what the records say."""
-    records = [client.hgetall(key) for key in client.scan_iter("job:*")]
-    for lane in client.scan_iter("lane:*"):
-        mine = [record for record in records if record["queue"] == lane.removeprefix("lane:")]
-        counted = client.hgetall(lane)
-        assert int(counted.get("jobs", 0)) == sum(
-            record["state"] in ("queued", "waiting") for record in mine
-        )
-        assert int(counted.get("bytes", 0)) == sum(int(record["bytes"]) for record in mine)
-    for key in client.scan_iter("budget:*"):
-        budget = key.removeprefix("budget:")
-        for lane in Lane:
-            mine = [r for r in records if (r["budget"], r["lane"]) == (budget, lane)]
-            queued = sum(record["state"] == "queued" for record in mine)
-            parked = client.zcard(f"parked:{budget}:{lane}")
-            due = sum(
-                client.zscore("due", job.removeprefix("job:")) is not None
-                for job in client.scan_iter("job:*")
-                if client.hmget(job, "budget", "lane") == [budget, lane]
-            )
-            assert int(client.hget(key, lane) or 0) == queued
-            assert parked + due == sum(record["state"] == "waiting" for record in mine)
-    for key in client.scan_iter("calls:*"):
-        provider = key.removeprefix("calls:")
-        in_use = {str(n): int(v) for n, v in client.hgetall(f"in_use:{provider}").items()}
-        held = [str(call).split(" ", 1) for call in client.hvals(key)]
-        assert set(client.hkeys(key)) == set(client.zrange(f"leases:{provider}", 0, -1))
-        for lane in Lane:
-            assert in_use.get(lane, 0) == sum(mine == lane for mine, _ in held)
-        for name, value in in_use.items():
-            if name.startswith("budget "):
-                assert value == sum(budget == name.removeprefix("budget ") for _, budget in held)
+def now_ms(client: redis.Redis) -> int:
+    """The time as the scripts know it."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 class StoreBase:
-    """Every test leaves the books balanced."""
+    """Every test leaves the books balanced.
+
+    Time cannot be set on a server, so a test that needs some to pass moves what is stored.
+    """
 
     @pytest.fixture
     def config(self) -> ChatdConfig:
@@ -87,22 +53,101 @@ class StoreBase:
 
     @pytest.fixture
     def store(self, client, config):
+        providers = ["ollama", "openrouter"]
         store = JobStore(client, config)
-        store.register_settings(["ollama"])
+        store.register_settings(providers)
         text = '{"id":"@JOB@","tag":"@TAG@"}'
-        store.register_envelopes({queue_name("ollama", lane): text for lane in Lane})
+        queues = [queue_name(provider, lane) for provider in providers for lane in Lane]
+        store.register_envelopes(dict.fromkeys(queues, text))
         yield store
         balance(client)
 
+    # -- what is configured
+
+    def settings(self, client, provider="ollama", **changes: Any) -> None:
+        """Let other settings of a provider hold from now on."""
+        settings = json.loads(client.hget(f"settings:{provider}", "provider"))
+        client.hset(f"settings:{provider}", "provider", json.dumps({**settings, **changes}))
+
     def permits(self, client, permits: int) -> None:
         """Let Ollama have so many permits from now on."""
-        settings = json.loads(client.hget("settings:ollama", "provider"))
-        client.hset("settings:ollama", "provider", json.dumps({**settings, "permits": permits}))
+        self.settings(client, permits=permits)
+
+    def limit(self, client, match="*", *, provider="ollama", **numbers: Any) -> None:
+        """Let a budget have these numbers and no others; nothing is learned unless they say so."""
+        limit = json.dumps({"learn": False, **numbers})
+        client.hset(f"settings:{provider}", f"limit:{match}", limit)
+
+    # -- time
+
+    def close(self, client, seconds: float, why="rate_limited", budget="ollama:*") -> int:
+        """Close a budget until then; returns when that is (ms)."""
+        until = now_ms(client) + int(seconds * 1000)
+        client.hset(f"budget:{budget}", mapping={"closed_until": until, "why": why})
+        return until
+
+    def reopen(self, client, budget="ollama:*") -> None:
+        """Let the cool-down of a budget be over."""
+        client.hset(f"budget:{budget}", "closed_until", 1)
+
+    def age(self, client, job: NewJob, seconds: float) -> None:
+        """Let a job have been admitted so long ago."""
+        client.hset(f"job:{job.id}", "created", now_ms(client) - int(seconds * 1000))
+
+    # -- jobs
+
+    def admitted(self, store: JobStore, **changes: Any) -> NewJob:
+        """A job of the interactive lane that was let in."""
+        job = a_job(**changes)
+        store.admit(job)
+        return job
+
+    def batch(self, store: JobStore, count: int, **changes: Any) -> list[NewJob]:
+        """Jobs of the batch lane that were let in, in this order."""
+        return [self.admitted(store, lane=Lane.BATCH, **changes) for _ in range(count)]
+
+    def list_of(self, client, queue=QUEUE) -> list[str]:
+        """The jobs whose wake-ups lie in a queue's list, in the order in which they are fetched."""
+        return [json.loads(text)["id"] for text in reversed(client.lrange(queue, 0, -1))]
+
+    def waits_for(self, store: JobStore, job: NewJob) -> str | None:
+        """Why a job is not being called."""
+        waiting = store.record(job.id).waiting
+        return None if waiting is None else waiting["reason"]
+
+    def everything(self, client) -> JSON:
+        """All that is stored, without the audit stream, which tells also of what changes nothing."""
+        found = {}
+        for key in client.keys("*"):
+            if key == "audit":
+                continue
+            kind = client.type(key)
+            if kind == "hash":
+                found[key] = client.hgetall(key)
+            elif kind == "zset":
+                found[key] = client.zrange(key, 0, -1, withscores=True)
+            elif kind == "list":
+                found[key] = client.lrange(key, 0, -1)
+            else:
+                found[key] = client.get(key)
+        return found
+
+    # -- calls
 
     def start(self, store: JobStore, job_id: str, token: str = "t1") -> Grant:
         grant = store.start(job_id, worker="ollama-1@here", token=token)
         assert isinstance(grant, Grant), grant
         return grant
+
+    def called(self, store: JobStore, *jobs: NewJob) -> list[Grant]:
+        """The grants of these jobs; the token of each is its own id."""
+        return [self.start(store, job.id, job.id) for job in jobs]
+
+    def held(self, store: JobStore, job: NewJob, **options: Any) -> tuple[str, str]:
+        """What a job hears instead of a grant, and why."""
+        held = store.start(job.id, worker="w", token="t9", **options)
+        assert isinstance(held, Held), held
+        return held.kind, held.why
 
     def refused(self, store: JobStore, job_id: str, token: str = "t9", **options: Any) -> str:
         """Why a job does not start."""
@@ -127,10 +172,32 @@ class StoreBase:
         )
         return replace(ending, **changes)
 
+    def refusal(self, grant: Grant, code="rate_limited", **changes: Any) -> Ending:
+        """The end of a call that a rate limit refused, unless ``changes`` say otherwise."""
+        ending = self.ending(
+            grant,
+            state="failed",
+            payload={"code": code, "message": "not now"},
+            outcome=code,
+            upstream_status=429,
+            billed="no",
+            signal="refused",
+            counts_as="refused",
+        )
+        return replace(ending, **changes)
+
+    def again(self, grant: Grant, after_s: float = 0, why="rate_limited", **changes: Any) -> Ending:
+        """The end of a call that is to be tried again after so many seconds."""
+        return self.refusal(grant, again_after_s=after_s, again_why=why, **changes)
+
     def finish(self, store, grant, state=JobState.SUCCEEDED, payload=None, outcome="succeeded"):
         ending = self.ending(grant, state=state.value, outcome=outcome)
         finished = store.finish(replace(ending, payload=payload or ending.payload))
         return finished.what, finished.detail
 
-    def reclaim(self, store: JobStore) -> list[str]:
-        return [store.reclaim("ollama", call).became for call in store.calls("ollama")]
+    def said(self, finished: Finished) -> tuple[str, str]:
+        """What an ending led to, without the room."""
+        return finished.what, finished.detail
+
+    def reclaim(self, store: JobStore, provider: str = "ollama") -> list[str]:
+        return [store.reclaim(provider, call).became for call in store.calls(provider)]

@@ -36,6 +36,8 @@ LOST_S = 30.0
 #: A Redis call slower than this says nothing about when a lease was last renewed.
 _SLOW_S = 2.0
 _TICK_S = 0.25
+_SLOW_TICK_S = 1.0
+_RARE_TICK_S = 600.0
 #: Parked jobs of a fast budget are brought back this often.
 _SHORTEST_TICK_S = 0.02
 _LOCK_KEY = "chatd:keeper"
@@ -122,7 +124,8 @@ class Keeper:
         self._queues = {
             queue_name(name, lane): QueueWatch() for name in self._providers for lane in Lane
         }
-        self._next_slow = 0.0
+        self._mine = False
+        self._next_usual = self._next_slow = self._next_rare = 0.0
         self._last_tick = 0.0
         self._reachable = True
         self._full = False
@@ -145,21 +148,15 @@ class Keeper:
             self._forget()
         self._last_tick = begun
         try:
-            if self._own_lock():
-                slow = begun >= self._next_slow
-                self._expire()
-                _, soonest_s = self._store.release(sweep=slow)
+            if begun >= self._next_usual:
+                self._next_usual = begun + _TICK_S
+                self._mine = self._own_lock()
+                if self._mine:
+                    self._keep_house(begun)
+            if self._mine:
+                _, soonest_s = self._store.release(sweep=False)
                 if soonest_s is not None:
                     pause = max(_SHORTEST_TICK_S, min(pause, soonest_s))
-                if slow:
-                    self._next_slow = begun + 1.0
-                    # What frees memory comes first, and what needs some last.
-                    self._retire()
-                    self._reclaim()
-                    self._republish()
-                    self._note_memory()
-                    self._store.register_envelopes(self._envelopes)
-                    self._store.register_settings(self._providers, only_missing=True)
         except (QueueUnavailable, RedisError) as error:
             if self._reachable:
                 _log.warning("keeper cannot reach Redis: %s", error)
@@ -172,6 +169,24 @@ class Keeper:
         if self._clock() - begun > _SLOW_S:
             self._forget()
         return pause
+
+    def _keep_house(self, now: float) -> None:
+        self._expire()
+        if now < self._next_slow:
+            return
+        self._next_slow = now + _SLOW_TICK_S
+        # What frees memory comes first, and what needs some last.
+        self._retire()
+        self._store.release(sweep=True)
+        self._reclaim()
+        self._republish()
+        self._note_memory()
+        self._store.register_envelopes(self._envelopes)
+        self._store.register_settings(self._providers, only_missing=True)
+        if now >= self._next_rare:
+            self._next_rare = now + _RARE_TICK_S
+            for provider in self._providers:
+                self._store.retire(provider)
 
     def _forget(self) -> None:
         for leases in self._leases.values():
@@ -201,8 +216,6 @@ class Keeper:
     def _retire(self) -> None:
         while self._store.retire() == BATCH:
             pass
-        for provider in self._providers:
-            self._store.retire(provider)
 
     def _note_memory(self) -> None:
         share = self._store.note_memory()

@@ -212,5 +212,11 @@ def _follow_signals(stopping: threading.Event) -> None:
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def shutting_down(**_: object) -> None:
         stopping.set()
-        if GATE.hub is not None:
-            threading.Thread(target=lambda: GATE.hub.call_soon(lambda: None)).start()
+        threading.Thread(target=_end_soon).start()
+
+
+def _end_soon() -> None:
+    """In a thread of its own: a signal handler must neither log nor wait."""
+    _log.info("told to stop: calls are finished, nothing more is taken")
+    if GATE.hub is not None:
+        GATE.hub.call_soon(lambda: None)

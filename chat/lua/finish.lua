@@ -41,7 +41,8 @@ if held then
     rates_quota(b, now, retry_ms and now + retry_ms or nil, chance)
   end
   local tokens = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0)
-  if signal == 'accepted' and tokens > 0 then rates_true_up(b, limit, tonumber(record.cost), tokens) end
+  local ran = signal ~= 'refused' and signal ~= 'quota'
+  if tokens > 0 or not ran then rates_true_up(b, limit, tonumber(record.cost), tokens) end
   save_budget(budget, b)
   if b.closed_until ~= closed and (not closed or closed <= now) then
     redis.call('HINCRBY', stats, 'cool_downs', 1)

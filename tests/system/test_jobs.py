@@ -134,8 +134,8 @@ def test_prefer_wait_hands_out_the_job(stack, upstream):
 def test_a_queued_job_can_be_cancelled(stack, upstream):
     """At once and free: upstream never hears of it."""
     upstream.hold()
-    blockers = [stack.submit(f"blocker {n}") for n in range(8)]
-    eventually(lambda: upstream.in_flight == 8)
+    blockers = [stack.submit(f"blocker {n}") for n in range(7)]
+    eventually(lambda: upstream.in_flight == 7)
     job_id = stack.submit("never")
     reply = stack.http.post(f"{stack.url}/v1/jobs/{job_id}/cancel", timeout=30)
     upstream.release()

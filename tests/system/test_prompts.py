@@ -78,8 +78,8 @@ def ask(stack, model="echo", **headers):
 def test_a_queued_prompt_is_in_its_record_and_in_no_message(stack, upstream):
     """The wake-up that Celery carries, the audit and the logs know a job by its id alone."""
     upstream.hold()
-    running = [stack.submit("something else") for _ in range(8)]
-    eventually(lambda: upstream.in_flight == 8)
+    running = [stack.submit("something else") for _ in range(7)]
+    eventually(lambda: upstream.in_flight == 7)
     job_id = stack.submit(PROMPT)
     (message,) = stack.redis.client.lrange("chat.ollama.batch", 0, -1)
     found = {leak.split(" (")[0] for leak in in_redis(stack)}
