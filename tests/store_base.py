@@ -116,7 +116,7 @@ class StoreBase:
         return None if waiting is None else waiting["reason"]
 
     def everything(self, client) -> JSON:
-        """All that is stored, without the audit stream, which tells also of what changes nothing."""
+        """All that is stored, without the audit stream, which tells of every call."""
         found = {}
         for key in client.keys("*"):
             if key == "audit":
@@ -161,7 +161,7 @@ class StoreBase:
             job_id=grant.job_id,
             token=grant.token,
             record=grant.record,
-            provider="ollama",
+            provider=json.loads(grant.record)["provider"],
             worker="ollama-1@here",
             state="succeeded",
             payload={"content": "Paris – “ok”"},

@@ -42,12 +42,11 @@ class Books:
             pipeline.zrange(key, 0, -1, withscores=True)
         found = pipeline.execute()
         all_hashes = dict(zip(hashes, found, strict=False))
+        sets = zip(zsets, found[len(hashes) :], strict=True)
         return cls(
             jobs={k[4:]: value for k, value in all_hashes.items() if k.startswith("job:")},
             hashes={k: value for k, value in all_hashes.items() if not k.startswith("job:")},
-            zsets={
-                key: dict(value) for key, value in zip(zsets, found[len(hashes) :], strict=True)
-            },
+            zsets={key: dict(members) for key, members in sets},
         )
 
     def numbers(self, key: str) -> dict[str, int]:
@@ -103,8 +102,8 @@ def _places(books: Books) -> None:
     assert set(books.zsets.get("deadlines", ())) == live
     assert set(books.zsets.get("terminal", ())) == over
     # The keeper finds what is parked by this one hash.
-    parked_budgets = {key.split(":", 1)[1].rsplit(":", 1)[0] for key in standing if "parked" in key}
-    assert parked_budgets <= set(books.hashes.get("parked", ()))
+    parkings = {key.partition(":")[2] for key in standing if key.startswith("parked:")}
+    assert {key.rpartition(":")[0] for key in parkings} <= set(books.hashes.get("parked", ()))
 
 
 def _lanes(books: Books) -> None:

@@ -4,11 +4,13 @@ A module that wants the suite imports ``StoreSuite`` and has a fixture ``client`
 """
 
 from tests.store_base import a_job, balance
+from tests.store_budget import StoreBudget
 from tests.store_care import StoreCare
+from tests.store_closed import StoreClosed
 from tests.store_life import StoreLife
 
 __all__ = ["StoreSuite", "a_job", "balance"]
 
 
-class StoreSuite(StoreLife, StoreCare):
+class StoreSuite(StoreLife, StoreCare, StoreBudget, StoreClosed):
     """Every test of it leaves the books balanced."""

@@ -26,7 +26,12 @@ README = (ROOT / "README.md").read_text("utf-8")
 SHIPPED = ROOT / "lakehouse.toml"
 
 #: Fields of Redis' ``acct`` that are no states.
-COUNTERS = {"accepted", "retired", "bytes", "republished", "reclaimed"}
+COUNTERS = {"accepted", "retired", "bytes", "republished", "reclaimed", "permits_overrun", "parks"}
+
+
+#: Fields of log lines, and reasons to wait that are no error codes.
+LOGGED = {"request_id", "duration_ms", "call_ms"}
+REASONS = {"day_quota"}
 
 
 def table(*columns: str) -> list[list[str]]:
@@ -132,7 +137,7 @@ def test_the_table_of_keys_holds_the_defaults(tmp_path: Path) -> None:
 def test_every_name_is_one_of_the_project() -> None:
     """A key, code, field, state, provider or tier that the page mentions exists."""
     models = (Answer, AttemptAnswer, BudgetAnswer, ChatBody, ErrorDetail, MessageBody, Record)
-    known = configuration_keys() | COUNTERS | set(PROVIDERS)
+    known = configuration_keys() | COUNTERS | LOGGED | REASONS | set(PROVIDERS)
     known |= {row[1].strip("`") for row in ERRORS} | set(load_config(SHIPPED, {}).models)
     known |= {name for model in models for name in model.model_fields}
     known |= {reason.value for reason in FinishReason}
