@@ -139,12 +139,22 @@ class StoreBase:
         assert isinstance(grant, Grant), grant
         return grant
 
+    def fetch(self, store: JobStore, job: NewJob) -> None:
+        """Take the wake-ups of a job out of its list, as a worker does before it starts one."""
+        queue = queue_name(job.provider, job.lane)
+        for text in store.redis.lrange(queue, 0, -1):
+            if json.loads(text)["id"] == job.id:
+                store.redis.lrem(queue, 1, str(text))
+
     def called(self, store: JobStore, *jobs: NewJob) -> list[Grant]:
-        """The grants of these jobs; the token of each is its own id."""
+        """Fetch and start these jobs; the token of each is its own id."""
+        for job in jobs:
+            self.fetch(store, job)
         return [self.start(store, job.id, job.id) for job in jobs]
 
     def held(self, store: JobStore, job: NewJob, **options: Any) -> tuple[str, str]:
-        """What a job hears instead of a grant, and why."""
+        """Fetch a job; what it hears instead of a grant, and why."""
+        self.fetch(store, job)
         held = store.start(job.id, worker="w", token="t9", **options)
         assert isinstance(held, Held), held
         return held.kind, held.why

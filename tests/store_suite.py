@@ -8,9 +8,10 @@ from tests.store_budget import StoreBudget
 from tests.store_care import StoreCare
 from tests.store_closed import StoreClosed
 from tests.store_life import StoreLife
+from tests.store_waiting import StoreWaiting
 
 __all__ = ["StoreSuite", "a_job", "balance"]
 
 
-class StoreSuite(StoreLife, StoreCare, StoreBudget, StoreClosed):
+class StoreSuite(StoreLife, StoreCare, StoreBudget, StoreClosed, StoreWaiting):
     """Every test of it leaves the books balanced."""

@@ -17,7 +17,8 @@ local RATES_FEW = 3              -- and the calls below which it is a guess
 local RATES_WINDOW = 60000       -- ms that are remembered at least: most limits are by the minute
 local RATES_LEAST = 1 / 60       -- per second; slower than the longest backoff would be no kinder
 local RATES_SLACK = 15           -- ms that a call may be early: it makes up for calls that reach Redis late
-local RATES_CAP_SLACK = 500      -- the same for a configured rate, which pays for it with longer intervals
+local RATES_CAP_SLACK = 500      -- the same for a configured rate, which pays for it with longer intervals,
+local RATES_CAP_WAY = 500        -- and for calls that take different times to reach the upstream, whose minute counts
 local RATES_BACKOFF = 1000       -- ms, jittered down to half, doubled by each event without an answer in between
 local RATES_BACKOFF_MOST = 60000
 local RATES_OVERLOAD_MOST = 8000
@@ -58,7 +59,7 @@ local function rates_schedule(b, limit, now)
   if learned then
     interval = 1000 / learned
   elseif limit.rpm then
-    interval, slack = (60000 + RATES_CAP_SLACK) / limit.rpm, RATES_CAP_SLACK
+    interval, slack = (60000 + RATES_CAP_SLACK + RATES_CAP_WAY) / limit.rpm, RATES_CAP_SLACK
   end
   if last and last > now + RATES_CAP_SLACK + 1 then last = nil end
   return interval, slack, last or now - interval

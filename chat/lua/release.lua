@@ -50,22 +50,18 @@ local function sweep(budget, provider, lane, why, opens_at)
   end
 end
 
--- How many calls like the first parked one the budget lets start now.
+-- How many calls like the first parked one the budget lets start now, and how long (ms) until one more can.
 local function startable(b, settings, limit, lane, cost)
-  if not is_paced(b, limit, now) then return MOST end
+  if not is_paced(b, limit, now) then return MOST, 20 end
   local copy, count = {}, 0
   for name, value in pairs(b) do copy[name] = value end
-  while count < MOST and opens_in(copy, settings, limit, now, lane, cost) <= 0 do
+  while count < MOST do
+    local ms = opens_in(copy, settings, limit, now, lane, cost)
+    if ms > 0 then return count, ms end
     charge(copy, limit, now, cost)
     count = count + 1
   end
-  return count
-end
-
--- Those that came back are charged when they start: the next look is when the rate has room for one more.
-local function wake_for(b, limit)
-  local rate = rates_current(b, limit, now)
-  wake(rate and math.min(1000, 1000 / rate) or 20)
+  return count, 20
 end
 
 local function release(budget, provider, settings, limit)
@@ -86,25 +82,27 @@ local function release(budget, provider, settings, limit)
     return false
   end
 
-  local count = 0
+  local count, next_ms = 0, nil
   if people and open_for('interactive', people) then
-    count = startable(b, settings, limit, 'interactive', people.cost)
+    count, next_ms = startable(b, settings, limit, 'interactive', people.cost)
+    wake(next_ms)
     local turn = batch and settings.turn > 0 and (b.people or 0) >= settings.turn - 1
       and now - batch.created >= settings.max_wait and in_lists.batch == 0 and open_for('batch', batch)
     if turn then
       b.turn = now
       save_budget(budget, b)
       bring_back(budget, provider, 'batch', 1)
-      return wake_for(b, limit)
+      return
     end
     if count > in_lists.interactive then bring_back(budget, provider, 'interactive', count - in_lists.interactive) end
-    if redis.call('ZCARD', 'parked:' .. budget .. ':interactive') > 0 then return wake_for(b, limit) end
+    if redis.call('ZCARD', 'parked:' .. budget .. ':interactive') > 0 then return end
   end
   if batch and (not people or count > 0) and open_for('batch', batch) then
-    local room = startable(b, settings, limit, 'batch', batch.cost)
-      - tonumber(redis.call('HGET', 'budget:' .. budget, 'interactive') or 0) - in_lists.batch
+    local room
+    room, next_ms = startable(b, settings, limit, 'batch', batch.cost)
+    wake(next_ms)
+    room = room - tonumber(redis.call('HGET', 'budget:' .. budget, 'interactive') or 0) - in_lists.batch
     if room > 0 then bring_back(budget, provider, 'batch', room) end
-    if redis.call('ZCARD', 'parked:' .. budget .. ':batch') > 0 then wake_for(b, limit) end
   end
 end
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.rates import MINUTE, NOW, RATES_FIELDS, Budget
 
 
-def fullest(starts: Sequence[tuple[int, float]]) -> float:
-    """The most that any half-open minute holds."""
+def fullest(starts: Sequence[tuple[int, float]], window_ms: int = MINUTE) -> float:
+    """The most that any half-open window holds."""
     return max(
-        sum(cost for at, cost in starts if begin <= at < begin + MINUTE) for begin, _ in starts
+        sum(cost for at, cost in starts if begin <= at < begin + window_ms) for begin, _ in starts
     )
 
 
@@ -42,10 +42,11 @@ class TestConfiguredRate:
         ),
     )
     def test_no_minute_holds_more_than_the_limit(self, rpm: int, pauses: list[int]) -> None:
-        """In any half-open minute, whenever the jobs ask."""
+        """Whenever the jobs ask; nor when calls reach the upstream half a second apart in time."""
         starts = greedy(Budget({"rpm": rpm, "learn": True}), [0, *pauses], lambda _: 1)
 
         assert fullest(starts) <= rpm
+        assert fullest(starts, MINUTE + 500) <= rpm
 
     @settings(max_examples=30, deadline=None)
     @given(
@@ -73,7 +74,7 @@ class TestConfiguredRate:
 
     @pytest.mark.parametrize("rpm", [1, 20, 500, 6000])
     def test_it_is_used(self, rpm: int) -> None:
-        """A backlog gets 99 % of it, for ten minutes."""
+        """A backlog gets 98 % of it, for ten minutes."""
         budget = Budget({"rpm": rpm, "learn": True})
         calls = 0
         while budget.now < NOW + 10 * MINUTE and calls < 20_000:
@@ -82,7 +83,7 @@ class TestConfiguredRate:
             calls += 1
         passed = budget.now - NOW
 
-        assert calls >= 0.99 * rpm * passed / MINUTE
+        assert calls >= 0.98 * rpm * passed / MINUTE
 
     def test_the_reason_is_the_rate(self) -> None:
         """Two calls may not go at once."""
@@ -114,7 +115,7 @@ class TestConfiguredRate:
         budget.now -= back
         wait = budget.wait()
 
-        assert wait <= 60_500 / rpm + 501
+        assert wait <= 61_000 / rpm + 501
         budget.now += wait
         assert budget.wait() == 0
 
