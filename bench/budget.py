@@ -4,8 +4,8 @@
 
 Scenarios: learn, drop, chart, free, kill, cooldown, cap; without a name: all of them, which takes
 about half an hour. Each prints what it counted and the rules it checked; the exit code is 1 when a
-rule was broken. ``--quick`` shortens each to a minute or so: it shows that things work, and its
-figures are not to be quoted. ``chart`` writes its picture to ``--svg``, which is
+rule was broken. ``--quick`` shortens each to at most four minutes: it shows that things work, and
+its figures are not to be quoted. ``chart`` writes its picture to ``--svg``, which is
 var/budget-chart.svg if not said else.
 """
 

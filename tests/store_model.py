@@ -17,16 +17,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chat.config import ChatdConfig
 from chat.errors import (
-    JobNotFound,
+    ChatError,
     QueueFull,
     QuotaExhausted,
     UpstreamRateLimited,
     UpstreamUnavailable,
 )
-from chat.jobs import Ending, NewJob, new_job_id, queue_name
+from chat.jobs import Ending, JobState, NewJob, new_job_id, queue_name
 from chat.store import Grant, JobStore
 from chat.types import ChatRequest, Lane, Message, Role
-from tests.store_base import DAY_MS, now_ms
 from tests.store_books import Books, balance
 
 __all__ = ["StoreModel"]
@@ -35,6 +34,7 @@ PROVIDER = "openrouter"
 #: Two models share a budget, and each of the others has its own.
 MODELS = ("a/x:free", "b/x:free", "c/x", "d/x")
 FREE = f"{PROVIDER}:*:free"
+BUDGETS = (FREE, f"{PROVIDER}:c/x", f"{PROVIDER}:d/x")
 QUEUES = {lane: queue_name(PROVIDER, lane) for lane in Lane}
 WORKER = "openrouter-1@here"
 
@@ -57,6 +57,12 @@ AGAIN: dict[str, float] = {
     "overloaded": 4.0,
     "unknown": 1.0,
 }
+
+#: The fields of a budget that are times.
+TIMES = (
+    *("last", "tokens_at", "closed_until", "open_at", "grow_at", "event_at", "prev_at", "turn"),
+    *("from", "mark", "short_from", "short_mid", "over_at", "quota_at"),
+)
 
 
 @dataclass(slots=True)
@@ -98,7 +104,7 @@ class StoreModel(RuleBasedStateMachine):
         permits=st.integers(1, 4),
         turn=st.sampled_from([0, 2, 3]),
         max_wait=st.sampled_from([0, 60_000]),
-        rpm=st.sampled_from([None, 60, 600, 60_000]),
+        rpm=st.sampled_from([None, 5, 600, 60_000]),
         rpd=st.sampled_from([None, 1, 4]),
         tpm=st.sampled_from([None, 4000]),
         learn=st.booleans(),
@@ -123,154 +129,140 @@ class StoreModel(RuleBasedStateMachine):
     @rule(
         model=st.sampled_from(MODELS),
         lane=st.sampled_from(Lane),
-        timeout_s=st.sampled_from([0, 20, 3600, 3600, 3 * 86_400]),
+        count=st.integers(1, 5),
+        timeout_s=st.sampled_from([3600, 3 * 86_400, 20, 0]),
     )
-    def admit(self, model, lane, timeout_s) -> None:
-        """A job is let in or refused; sent twice, it is one job."""
-        job = NewJob(
-            id=new_job_id(),
-            request=ChatRequest(model, (Message(Role.USER, "x" * 400),)),
-            provider=PROVIDER,
-            upstream_model=model,
-            lane=lane,
-            timeout_ms=timeout_s * 1000,
-        )
-        accepted = self.store.counters().get("accepted", 0)
-        try:
-            self.store.admit(job)
-        except (QueueFull, UpstreamRateLimited, QuotaExhausted, UpstreamUnavailable) as error:
-            assert error.retry_after_s
-            assert self.store.counters().get("accepted", 0) == accepted
-        else:
-            self.store.admit(job)
-            self.jobs[job.id] = job
-            assert self.store.counters()["accepted"] == accepted + 1
+    def admit(self, model, lane, count, timeout_s) -> None:
+        """Some jobs are let in or refused; each is sent twice, and is one job."""
+        for _ in range(count):
+            job = NewJob(
+                id=new_job_id(),
+                request=ChatRequest(model, (Message(Role.USER, "x" * 40),)),
+                provider=PROVIDER,
+                upstream_model=model,
+                lane=lane,
+                timeout_ms=timeout_s * 1000,
+            )
+            before = self.store.counters().get("accepted", 0)
+            refusal: ChatError | None = None
+            try:
+                self.store.admit(job)
+                self.store.admit(job)
+            except (QueueFull, UpstreamRateLimited, QuotaExhausted, UpstreamUnavailable) as error:
+                refusal = error
+            assert refusal is None or refusal.retry_after_s
+            assert self.store.counters().get("accepted", 0) == before + (refusal is None)
+            if refusal is None:
+                self.jobs[job.id] = job
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def cancel(self, data) -> None:
-        """Somebody cancels a job, whatever its state."""
+    @rule(data=st.data(), expires=st.booleans())
+    def end_early(self, data, expires) -> None:
+        """Somebody cancels a job, whatever its state, or its deadline passes."""
         job_id = self.any_job(data)
-        try:
-            before = self.store.record(job_id).state
-        except JobNotFound:
-            return
-        after = self.store.cancel(job_id)
-        assert after == (before if before.terminal or before == "calling" else "cancelled")
+        if expires and self.client.zscore("deadlines", job_id) is not None:
+            self.client.hset(f"job:{job_id}", "deadline", 1)
+            self.client.zadd("deadlines", {job_id: 1})
+            self.store.expire_due()
+        elif (before := self.state(job_id)) is not None:
+            stays = before.terminal or before == "calling"
+            assert self.store.cancel(job_id) == (before if stays else "cancelled")
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def look(self, data) -> None:
         """Somebody reads a record: what waits says why, what is over has its end."""
-        try:
-            record = self.store.record(self.any_job(data))
-        except JobNotFound:
+        job_id = self.any_job(data)
+        if self.state(job_id) is None:
             return
+        record = self.store.record(job_id)
         waits = record.state in {"queued", "waiting"}
         assert (record.waiting is not None) == waits
-        assert not waits or record.waiting["reason"]
-        assert (record.error is None) == (record.response is not None or not record.state.terminal)
+        assert record.waiting is None or record.waiting["reason"]
+        assert (record.error is None and record.response is None) == (not record.state.terminal)
+        self.store.overview([PROVIDER])
 
     # -- workers
 
-    @rule(lane=st.sampled_from(Lane))
-    def fetch(self, lane) -> None:
-        """A worker takes the next wake-up out of a list."""
-        job_id = self.client.rpop(QUEUES[lane])
-        if job_id is not None:
-            self.hand.append(str(job_id))
+    @rule(lane=st.sampled_from(Lane), count=st.integers(1, 4), may_wait=st.booleans())
+    def start(self, lane, count, may_wait) -> None:
+        """A worker fetches wake-ups and starts them; what has to wait stays in its hand."""
+        for _ in range(count):
+            job_id = self.client.rpop(QUEUES[lane])
+            if job_id is not None:
+                self.hand.append(str(job_id))
+        for job_id in tuple(self.hand):
+            if not self.ask(job_id, may_wait=may_wait):
+                self.hand.remove(job_id)
 
-    @precondition(lambda self: self.hand)
-    @rule(data=st.data(), may_wait=st.booleans())
-    def start_fetched(self, data, may_wait) -> None:
-        """A worker starts what it has in its hand; what has to wait stays there."""
-        job_id = data.draw(st.sampled_from(self.hand))
-        if not self.start(job_id, self.new_token(), may_wait=may_wait):
-            self.hand.remove(job_id)
+    @rule(lane=st.sampled_from(Lane), how=st.sampled_from(sorted(ENDINGS)), again=st.booleans())
+    def run(self, lane, how, again) -> None:
+        """A worker fetches a wake-up and runs the job to the end of its call, if it may."""
+        before = len(self.calls)
+        self.start(lane=lane, count=1, may_wait=False)
+        for call in self.calls[before:]:
+            self.end(call, how, again=again)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def start_any(self, data) -> None:
         """A second wake-up of some job is about."""
-        self.start(self.any_job(data), self.new_token())
+        self.ask(self.any_job(data))
 
-    @precondition(lambda self: any(call.ending is None for call in self.calls))
-    @rule(data=st.data())
-    def start_again(self, data) -> None:
-        """The reply to a start was lost: the same grant comes again, or the job has gone on."""
-        call = data.draw(st.sampled_from([call for call in self.calls if call.ending is None]))
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), how=st.sampled_from(sorted(ENDINGS)), again=st.booleans())
+    def finish(self, data, how, again) -> None:
+        """A call ends in some way; one that has ended is told once more, however much later."""
+        call = data.draw(st.sampled_from(self.calls))
+        if call.ending is None:
+            self.start_again(call)
+            self.end(call, how, again=again)
+        elif (before := self.state(call.grant.job_id)) is not None:
+            # Were the record gone, it would be made again: a worker does not repeat itself so late.
+            budget = self.client.hgetall(f"budget:{call.budget}")
+            self.store.finish(call.ending)
+            assert self.state(call.grant.job_id) == before
+            assert self.client.hgetall(f"budget:{call.budget}") == budget
+
+    def start_again(self, call: Call) -> None:
+        """The reply to a start was lost: the same grant comes again, and is not charged again."""
         if not call.given_up:
             budget = self.client.hgetall(f"budget:{call.budget}")
             again = self.store.start(call.grant.job_id, worker=WORKER, token=call.grant.token)
             assert isinstance(again, Grant), again
-            assert (again.attempt, again.record) == (call.grant.attempt, call.grant.record)
+            assert again.attempt == call.grant.attempt
+            started = json.loads(call.grant.record)["started"]
+            assert json.loads(again.record)["started"] == started
             assert self.client.hgetall(f"budget:{call.budget}") == budget
-
-    @precondition(lambda self: any(call.ending is None for call in self.calls))
-    @rule(data=st.data(), how=st.sampled_from(sorted(ENDINGS)), again=st.booleans())
-    def finish(self, data, how, again) -> None:
-        """A call ends in some way, and its worker says so."""
-        call = data.draw(st.sampled_from([call for call in self.calls if call.ending is None]))
-        self.end(call, how, again=again)
-
-    @precondition(lambda self: any(call.ending is not None for call in self.calls))
-    @rule(data=st.data())
-    def finish_again(self, data) -> None:
-        """The reply to an end was lost, and it is sent again, however much later."""
-        call = data.draw(st.sampled_from([call for call in self.calls if call.ending is not None]))
-        assert call.ending is not None
-        state = self.client.hget(f"job:{call.grant.job_id}", "state")
-        if state is not None:  # Else the record is made again: see the rule that removes it.
-            self.store.finish(call.ending)
-            assert self.client.hget(f"job:{call.grant.job_id}", "state") == state
-
-    @rule()
-    def beat(self) -> None:
-        """A worker renews all it ever held: what it holds no more does not come back."""
-        held = [(call.grant.job_id, call.grant.token) for call in self.calls]
-        self.store.heartbeat(WORKER, PROVIDER, held)
 
     # -- the keeper
 
     @rule(sweep=st.booleans())
     def release(self, sweep) -> None:
-        """The keeper brings parked jobs back."""
+        """Parked jobs are brought back."""
         self.store.release(sweep=sweep)
 
-    @precondition(lambda self: any(call.ending is None for call in self.calls))
-    @rule(data=st.data())
-    def reclaim(self, data) -> None:
-        """The keeper gives up a call whose worker seems gone; it may come back yet."""
-        leases = self.store.calls(PROVIDER)
-        if leases:
+    @rule(data=st.data(), what=st.sampled_from(["reclaim", "republish", "retire", "renew"]))
+    def keep(self, data, what) -> None:
+        """Calls are given up, wake-ups sent again, records removed; and a worker says it lives."""
+        if what == "reclaim" and (leases := self.store.calls(PROVIDER)):
             lease = data.draw(st.sampled_from(leases))
             self.store.reclaim(PROVIDER, lease)
             self.gave_up(lease.job_id, lease.token)
-
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def expire(self, data) -> None:
-        """The deadline of some job passes."""
-        job_id = self.any_job(data)
-        if self.client.zscore("deadlines", job_id) is not None:
-            self.client.hset(f"job:{job_id}", "deadline", 1)
-            self.client.zadd("deadlines", {job_id: 1})
-            self.store.expire_due()
-
-    @rule()
-    def retire(self) -> None:
-        """The retention of all that is over ends, and no budget has been used for long."""
-        # What ends later was made again from its worker's memory: it is left out here.
-        over = {call.grant.job_id for call in self.calls if call.ending is None}
-        for member in self.client.zrange("terminal", 0, -1):
-            if str(member).split(" ", 1)[0] not in over:
-                self.client.zadd("terminal", {member: 1})
-        self.store.retire(PROVIDER)
-
-    @rule(lane=st.sampled_from(Lane))
-    def republish(self, lane) -> None:
-        """The keeper takes every wake-up for lost."""
-        self.store.republish(QUEUES[lane], 10**9, only_if_empty=True)
+        elif what == "republish":
+            for queue in QUEUES.values():
+                self.store.republish(queue, 10**9, only_if_empty=True)
+        elif what == "retire":
+            # A record that is missed when its call ends is made again: that is told elsewhere.
+            missed = {call.grant.job_id for call in self.calls if call.ending is None}
+            for member in self.members("terminal"):
+                if member.split(" ", 1)[0] not in missed:
+                    self.client.zadd("terminal", {member: 1})
+            self.store.retire(PROVIDER)
+        elif what == "renew":
+            # All that it ever held: what it holds no more does not come back.
+            held = [(call.grant.job_id, call.grant.token) for call in self.calls]
+            self.store.heartbeat(WORKER, PROVIDER, held)
 
     @rule(lane=st.sampled_from(Lane))
     def lose(self, lane) -> None:
@@ -281,23 +273,18 @@ class StoreModel(RuleBasedStateMachine):
 
     # -- time
 
-    @rule(budget=st.sampled_from([FREE, f"{PROVIDER}:c/x"]), ms=st.sampled_from([10, 400, 30_000]))
-    def wait(self, budget, ms) -> None:
-        """Some time passes for a budget."""
-        self.shift(budget, ms)
-
-    @rule()
-    def come_due(self) -> None:
-        """Every back-off is over."""
-        for job_id in self.client.zrange("due", 0, -1):
-            self.client.zadd("due", {job_id: 1})
-
-    @rule()
-    def grow_old(self) -> None:
-        """Whoever waits has waited long, and people were here long ago."""
-        for job_id in self.client.zrange("deadlines", 0, -1):
-            self.client.hset(f"job:{job_id}", "created", 1)
-        self.client.hset(f"lanes:{PROVIDER}", "active", 1)
+    @rule(ms=st.sampled_from([10, 400, 30_000, 4_000_000]), ages=st.booleans())
+    def pass_time(self, ms, ages) -> None:
+        """Some time passes for the budgets and for those who wait."""
+        for budget in BUDGETS:
+            self.shift(budget, ms)
+        for job_id in self.members("due"):
+            self.client.zincrby("due", -ms, job_id)
+        if ages:
+            # Whoever waits has waited long, and people were here long ago.
+            for job_id in self.members("deadlines"):
+                self.client.hset(f"job:{job_id}", "created", 1)
+            self.client.hset(f"lanes:{PROVIDER}", "active", 1)
 
     # -- what always holds
 
@@ -310,9 +297,9 @@ class StoreModel(RuleBasedStateMachine):
     def what_is_queued_has_a_wake_up(self) -> None:
         """In the list or in a worker's hand, unless messages were lost."""
         if not self.lost_messages:
-            there = {str(job) for queue in QUEUES.values() for job in self.lines(queue)}
             for queue in QUEUES.values():
-                assert set(self.client.zrange(f"queued:{queue}", 0, -1)) <= there | set(self.hand)
+                there = {*self.client.lrange(queue, 0, -1), *self.hand}
+                assert set(self.members(f"queued:{queue}")) <= there
 
     @invariant()
     def overruns_are_counted(self) -> None:
@@ -332,43 +319,47 @@ class StoreModel(RuleBasedStateMachine):
 
     def drain(self) -> None:
         """Finish what runs, then let time pass, release and start until nothing is left."""
-        for _ in range(10 * len(self.jobs) + 10):
-            for call in self.calls:
-                if call.ending is None:
-                    self.end(call, "succeeded")
+        for call in self.calls:
+            if call.ending is None:
+                self.end(call, "succeeded")
+        for _ in range(2 * len(self.jobs) + 2):
             if not self.client.zcard("deadlines"):
                 return
-            for budget in [FREE, *(f"{PROVIDER}:{model}" for model in MODELS)]:
-                self.shift(budget, 4_000_000)
-                self.client.hdel(f"budget:{budget}", "day", "turn")
-            self.client.hset(f"lanes:{PROVIDER}", mapping={"active": 1, "since": 0})
-            self.come_due()
+            self.pass_time(ms=4_000_000, ages=True)
+            for budget in BUDGETS:
+                self.client.hdel(f"budget:{budget}", "day")
+            self.client.hset(f"lanes:{PROVIDER}", "since", 0)
             self.store.release(sweep=False)
             for queue in QUEUES.values():
-                for job_id in self.client.zrange(f"queued:{queue}", 0, -1):
-                    self.start(str(job_id), self.new_token())
+                for job_id in self.members(f"queued:{queue}"):
+                    self.ask(job_id)
+                    if self.calls and self.calls[-1].ending is None:
+                        self.end(self.calls[-1], "succeeded")
         raise AssertionError(Books.read(self.client))
 
     # -- steps
 
-    def start(self, job_id: str, token: str, *, may_wait: bool = True) -> bool:
+    def ask(self, job_id: str, *, may_wait: bool = True) -> bool:
         """Start a job; whether its wake-up has to stay where it is."""
+        self.tokens += 1
+        token = f"token-{self.tokens}"
         held = self.store.start(job_id, worker=WORKER, token=token, may_wait=may_wait)
         if not isinstance(held, Grant):
             return held.kind == "wait"
         record = json.loads(held.record)
         self.calls.append(Call(held, record["budget"]))
-        self.rate_holds(record["budget"], record["started"])
+        self.rate_holds(record["budget"], float(record["started"]))
         return False
 
     def rate_holds(self, budget: str, started: float) -> None:
-        """No stretch of a minute has more starts of a budget than its limit."""
+        """No minute has more starts of a budget than its limit."""
         rate = self.rates[budget]
         rate.starts.append(started + rate.passed)
         recent = [at for at in rate.starts if at > rate.starts[-1] - 60_000]
         assert len(recent) <= self.limits.get(budget, len(recent)), (budget, recent)
 
     def end(self, call: Call, how: str, *, again: bool = False) -> None:
+        """A worker tells how its call ended."""
         changes = {"state": "failed", **ENDINGS[how]}
         if again and how in AGAIN:
             changes |= {"again_after_s": AGAIN[how], "again_why": how}
@@ -390,6 +381,7 @@ class StoreModel(RuleBasedStateMachine):
             self.gave_up(call.grant.job_id)
 
     def gave_up(self, job_id: str, token: str | None = None) -> None:
+        """The call of that token, or every call of a job, has no permit any more."""
         for call in self.calls:
             if call.grant.job_id == job_id and token in {None, call.grant.token}:
                 call.given_up = True
@@ -397,20 +389,21 @@ class StoreModel(RuleBasedStateMachine):
     def shift(self, budget: str, ms: int) -> None:
         """Let ``ms`` have passed for a budget."""
         key = f"budget:{budget}"
-        times = ("last", "tokens_at", "closed_until", "open_at", "grow_at", "event_at", "prev_at")
-        marks = ("from", "mark", "short_from", "short_mid", "over_at", "quota_at", "turn")
-        for name in (*times, *marks):
-            value = self.client.hget(key, name)
+        found = zip(TIMES, self.client.hmget(key, TIMES), strict=True)
+        for name, value in found:
             if value is not None:
                 self.client.hset(key, name, str(float(value) - ms))
         self.rates[budget].passed += ms
 
+    def state(self, job_id: str) -> JobState | None:
+        """The state of a job, or ``None`` when its record has been removed."""
+        state = self.client.hget(f"job:{job_id}", "state")
+        return None if state is None else JobState(str(state))
+
+    def members(self, key: str) -> list[str]:
+        """What a sorted set has, in its order."""
+        return [str(member) for member in self.client.zrange(key, 0, -1)]
+
     def any_job(self, data: st.DataObject) -> str:
+        """Some job that was ever let in."""
         return data.draw(st.sampled_from(list(self.jobs)))
-
-    def new_token(self) -> str:
-        self.tokens += 1
-        return f"token-{self.tokens}"
-
-    def lines(self, queue: str) -> list[str]:
-        return [str(text) for text in self.client.lrange(queue, 0, -1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect, insort
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -157,13 +158,41 @@ def _nobody(report: Report, scene: Scene, case: Case) -> None:
 
 
 def _while_people(report: Report, scene: Scene, case: Case, began: float) -> None:
-    calls = [seen for seen in scene.accepted() if began <= seen.at < began + case.moments[-1]]
-    used = _in_use(scene.accepted(), began, began + case.moments[-1])
+    name = f"{case.name}, run {case.seed}: beside people, batch"
+    till = began + case.moments[-1]
+    calls = [seen for seen in scene.accepted() if began <= seen.at < till]
     batch = sum(seen.question.startswith("batch") for seen in calls)
+    used = _in_use(scene.accepted(), began, till)
     report.say(
-        f"{case.name}, run {case.seed}: beside people, batch calls",
+        f"{name} calls",
         f"{batch} of {len(calls)}; {used:.2f} of {case.permits} permits in use",
     )
+    overtaken = _most_overtaken(
+        [
+            int(seen.question.removeprefix("batch "))
+            for seen in scene.accepted()
+            if seen.question.startswith("batch ")
+        ]
+    )
+    report.rule(
+        f"{name} stays in order: none was overtaken by more than {10 * case.permits} ({overtaken})",
+        overtaken <= 10 * case.permits,
+    )
+
+
+def _most_overtaken(started: Sequence[int]) -> int:
+    """How many younger jobs began before the one that was overtaken most.
+
+    ``started`` are the places of admission in the order of starting. A place that is missing below
+    the highest one was overtaken by all above it.
+    """
+    before: list[int] = []
+    most = 0
+    for place in started:
+        most = max(most, len(before) - bisect(before, place))
+        insort(before, place)
+    missing = set(range(max(started, default=0))).difference(started)
+    return max([most, *(len(before) - bisect(before, place) for place in missing)])
 
 
 def _one_queue(report: Report, case: Case) -> list[Asked]:
@@ -208,6 +237,12 @@ def _saturated(report: Report, case: Case, seconds: float) -> None:
         f"{percentile(times, 0.5):.2f} / {percentile(times, 0.99):.2f} s",
     )
     report.rule(f"{name}, all are answered", all(asked.status == 200 for asked in people))
+    bound = 2 * sum(times) / len(times) + case.call_s
+    report.rule(
+        f"{name}, in turn: p99 {percentile(times, 0.99):.2f} s <= 2 x the mean + one call"
+        f" = {bound:.2f} s",
+        percentile(times, 0.99) <= bound,
+    )
     report.rule(f"{name}, batch gets its trickle of {share:.0%}", 0.7 * share <= part <= 2 * share)
 
 

@@ -23,9 +23,14 @@ CALL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
-    """What one run came to. Shares are of the seconds after it had settled, if not said else."""
+    """What one run came to, after it had settled if not said else.
+
+    ``used`` is the share of what the upstream allowed while it had not asked to be left alone; it
+    says little where that is hardly ever.
+    """
 
     name: str
+    per_second: float
     used: float
     refused: float
     refused_of_all: float
@@ -41,37 +46,41 @@ def learn(report: Report, run: Run) -> None:
 
     Three worker processes share what one of them learns.
     """
-
-    def silent() -> Limit:
-        return TokenBucket(LIMIT, burst=BURST)
-
-    def telling() -> Limit:
-        return TokenBucket(LIMIT, burst=BURST, tells=True)
-
-    def window() -> Limit:
-        return SlidingWindow(int(LIMIT), 1.0, tells=True)
-
+    burst, tells = "burst of 3, no header", "burst of 3, Retry-After"
+    window = "20 in any second, Retry-After"
     learned = [
-        _offered(report, run, name, limit(), learning=True)
+        _offered(report, run, name, limit, learning=True)
         for name, limit in (
-            ("burst of 3, no header", silent),
-            ("burst of 3, Retry-After", telling),
-            ("20 in any second, Retry-After", window),
+            (burst, TokenBucket(LIMIT, BURST)),
+            (tells, TokenBucket(LIMIT, BURST, tells=True)),
+            (window, SlidingWindow(int(LIMIT), 1.0, tells=True)),
         )
     ]
     plain = [
-        _offered(report, run, f"{name}, not learning", limit(), learning=False)
+        _offered(report, run, f"{name}, not learning", limit, learning=False)
         for name, limit in (
-            ("burst of 3, no header", silent),
-            ("20 in any second, Retry-After", window),
+            (burst, TokenBucket(LIMIT, BURST)),
+            (window, SlidingWindow(int(LIMIT), 1.0, tells=True)),
         )
     ]
     report.table(
-        ("", "used", "429s", "429s of all", "calls", "cool-downs s", "succeeded", "left", "failed"),
+        (
+            "",
+            "accepted/s",
+            "used",
+            "429s",
+            "429s of all",
+            "calls",
+            "cool-downs s",
+            "succeeded",
+            "left",
+            "failed",
+        ),
         (
             (
                 row.name,
-                f"{row.used:.1%}",
+                f"{row.per_second:.2f}",
+                f"{row.used:.1%}" if row in learned else "",
                 f"{row.refused:.2%}",
                 f"{row.refused_of_all:.2%}",
                 row.calls,
@@ -119,6 +128,7 @@ def _offered(report: Report, run: Run, name: str, limit: Limit, *, learning: boo
     accepted = sum(seen.accepted for seen in counted)
     return _Learned(
         name=name,
+        per_second=accepted / (seconds - settled),
         used=accepted / (LIMIT * (seconds - settled - asked)),
         refused=_refused(counted),
         refused_of_all=_refused(log),
@@ -133,7 +143,7 @@ def _offered(report: Report, run: Run, name: str, limit: Limit, *, learning: boo
 def _once_each(report: Report, scene: Scene, name: str) -> None:
     """No question was accepted twice: a retry follows a refusal and nothing else."""
     counts = Counter(seen.question for seen in scene.accepted())
-    report.rule(f"{name}: no job was accepted twice", max(counts.values()) == 1)
+    report.rule(f"{name}: no job was accepted twice", max(counts.values(), default=0) == 1)
 
 
 def _refused(log: Sequence[Seen]) -> float:

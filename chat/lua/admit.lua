@@ -78,6 +78,8 @@ if settings then
   end
 end
 
+redis.call('ZADD', 'budgets:' .. provider, int(now), budget)
+redis.call('HSETNX', 'budget:' .. budget, 'match', match)
 local order = redis.call('HINCRBY', 'acct', 'accepted', 1)
 redis.call('HSET', key, 'provider', provider, 'queue', queue, 'lane', lane, 'model', ARGV[5], 'upstream_model', ARGV[6],
   'request', ARGV[7], 'bytes', bytes, 'metadata', ARGV[8], 'created', int(now), 'deadline', int(deadline),

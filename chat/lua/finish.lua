@@ -73,8 +73,11 @@ local function finish(from, outcome)
 end
 
 local function ledger_only()
-  close_attempt(id, token, 'late', ARGV[8], ARGV[9], now)
-  audit(id, 'late', ARGV[7])
+  if close_attempt(id, token, 'late', ARGV[8], ARGV[9], now) then
+    audit(id, 'late', ARGV[7])
+  elseif ARGV[16] ~= '' and holder == token and not TERMINAL[state] then
+    return reply('waiting', ARGV[17])  -- The end of this attempt was heard before.
+  end
   return reply('late', state)
 end
 
@@ -122,12 +125,9 @@ if state == 'calling' and holder == token then
   return finish(state, ARGV[7])
 end
 
--- A call that was given up and came back without an answer changes nothing but the ledger. A repetition of what led
--- to another attempt changes nothing at all.
-if kind ~= 'succeeded' then
-  if ARGV[16] ~= '' and not held and holder == token then return reply('waiting', ARGV[17]) end
-  return ledger_only()
-end
+-- A call that was given up and came back without an answer changes nothing but the ledger; a repetition of what led
+-- to another attempt not even that.
+if kind ~= 'succeeded' then return ledger_only() end
 
 if state == 'calling' then  -- An answer is here: the newer attempt has nothing left to do.
   give_permit(provider, id .. ' ' .. holder)

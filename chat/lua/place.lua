@@ -13,10 +13,13 @@ if job[1] == 'queued' then
 end
 if job[1] ~= 'waiting' then return false end
 
-local due = redis.call('ZSCORE', 'due', id)
-if due then return {job[7] or 'retry', due, '', due} end
 local settings, limit = settings_of(job[2], job[6])
 local b = load_budget(job[5])
+local due = redis.call('ZSCORE', 'due', id)
+if due then
+  if b.closed_until and b.closed_until > tonumber(due) then return {b.why, int(b.closed_until), '', int(b.closed_until)} end
+  return {job[7] or 'retry', due, '', due}
+end
 local place = (redis.call('ZRANK', 'parked:' .. job[5] .. ':' .. job[4], id) or 0) + 1
 if job[4] == 'batch' then place = place + redis.call('ZCARD', 'parked:' .. job[5] .. ':interactive') end
 local ms, why = 0, nil

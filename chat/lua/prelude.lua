@@ -60,13 +60,16 @@ local function move(id, queue, from, to, detail)
 end
 
 -- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
--- One that goes to the front is served next. It has no number of its own, since it says nothing about those that
--- were sent before it; it counts as lost when the mark has passed the place that it had.
+-- One that goes to the front is served next; its start says nothing about those that were sent before it, so that it
+-- must not raise the mark: the record has 0 for its number.
 local function push(id, queue, budget, lane, front)
   local number = redis.call('INCR', 'seq:' .. queue)
-  local score = front and (redis.call('GET', 'mark:' .. queue) or 0) or number
-  if redis.call('ZADD', 'queued:' .. queue, score, id) == 1 then
-    redis.call('HINCRBY', 'budget:' .. budget, lane, 1)
+  local key = 'budget:' .. budget
+  if redis.call('ZADD', 'queued:' .. queue, number, id) == 1 then
+    redis.call('HINCRBY', key, lane, 1)
+    if front then redis.call('HINCRBY', key, 'front ' .. lane, 1) end
+  elseif redis.call('HGET', 'job:' .. id, 'seq') == '0' then  -- Sent again, at the end.
+    redis.call('HINCRBY', key, 'front ' .. lane, -1)
   end
   redis.call('HSET', 'job:' .. id, 'seq', front and 0 or number)
   local envelope = redis.call('GET', 'envelope:' .. queue)
@@ -80,6 +83,9 @@ end
 local function unqueue(id, queue, budget, lane)
   if redis.call('ZREM', 'queued:' .. queue, id) == 1 then
     redis.call('HINCRBY', 'budget:' .. budget, lane, -1)
+    if redis.call('HGET', 'job:' .. id, 'seq') == '0' then
+      redis.call('HINCRBY', 'budget:' .. budget, 'front ' .. lane, -1)
+    end
   end
 end
 
@@ -139,21 +145,25 @@ local function open_attempt(id, number, worker, token, now)
 end
 
 -- Close one attempt in the ledger, found by its token. A second time counts only for one that was given up.
+-- Returns whether it changed anything.
 local function close_attempt(id, token, outcome, status, billed, now)
   local key = 'job:' .. id
   for number = tonumber(redis.call('HGET', key, 'attempts') or '0'), 1, -1 do
     local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. number))
-    if attempt.token == token and (not attempt.ended_at or attempt.outcome == 'lost' or attempt.outcome == 'superseded') then
+    local superseded = attempt.outcome == 'superseded'
+    if attempt.token == token and (not attempt.ended_at or attempt.outcome == 'lost' or superseded and not attempt.told) then
       -- Given up, but alive: its permit was somebody else's meanwhile.
       if attempt.outcome == 'lost' then redis.call('HINCRBY', 'acct', 'permits_overrun', 1) end
       attempt.ended_at = now
-      if attempt.outcome ~= 'superseded' then attempt.outcome = outcome end
+      attempt.told = superseded or nil
+      if not superseded then attempt.outcome = outcome end
       attempt.upstream_status = tonumber(status)
       attempt.billed = billed
       redis.call('HSET', key, 'a:' .. number, cjson.encode(attempt))
-      return
+      return true
     end
   end
+  return false
 end
 
 -- Tell the worker that holds a call to close it; its heartbeat asks as well, should this be lost.

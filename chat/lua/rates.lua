@@ -168,7 +168,7 @@ local function rates_refused(b, limit, now, started, retry_ms, chance)
   if learn then
     b.pace = rates_current(b, limit, now)
     b.sent, b.since, b.after = math.max(0, b.sent - 1), math.max(0, b.since - 1), math.max(0, b.after - 1)
-    if not again then
+    if not (again and b.mark) then  -- Without a mark it is the first that is learned from, however soon it comes.
       b.first, b.mark, b.since = 1, now, 0
       b.short_new = math.max(0, b.short_new - 1)
     else

@@ -73,6 +73,9 @@ local function release(budget, provider, settings, limit)
   local b = load_budget(budget)
   local listed = redis.call('HMGET', 'budget:' .. budget, 'interactive', 'batch')
   local in_lists = {interactive = tonumber(listed[1] or 0), batch = tonumber(listed[2] or 0)}
+  -- Those that come back go to the front of the list: not before the ones that came back earlier have been taken.
+  local fronts = redis.call('HMGET', 'budget:' .. budget, 'front interactive', 'front batch')
+  local paced = is_paced(b, limit, now)
 
   local function open_for(lane, first)
     local ms, why = opens_in(b, settings, limit, now, lane, first.cost)
@@ -87,22 +90,24 @@ local function release(budget, provider, settings, limit)
     count, next_ms = startable(b, settings, limit, 'interactive', people.cost)
     wake(next_ms)
     local turn = batch and settings.turn > 0 and (b.people or 0) >= settings.turn - 1
-      and now - batch.created >= settings.max_wait and in_lists.batch == 0 and open_for('batch', batch)
+      and now - batch.created >= settings.max_wait and in_lists.batch == 0
+      and opens_in(b, settings, limit, now, 'batch', batch.cost) <= 0
     if turn then
       b.turn = now
       save_budget(budget, b)
       bring_back(budget, provider, 'batch', 1)
       return
     end
-    if count > in_lists.interactive then bring_back(budget, provider, 'interactive', count - in_lists.interactive) end
-    if redis.call('ZCARD', 'parked:' .. budget .. ':interactive') > 0 then return end
+    local room = paced and count - in_lists.interactive or count
+    if room > 0 and tonumber(fronts[1] or 0) == 0 then bring_back(budget, provider, 'interactive', room) end
   end
-  if batch and (not people or count > 0) and open_for('batch', batch) then
+  if not batch or not open_for('batch', batch) then return end
+  if redis.call('ZCARD', 'parked:' .. budget .. ':interactive') == 0 then
     local room
     room, next_ms = startable(b, settings, limit, 'batch', batch.cost)
     wake(next_ms)
-    room = room - tonumber(redis.call('HGET', 'budget:' .. budget, 'interactive') or 0) - in_lists.batch
-    if room > 0 then bring_back(budget, provider, 'batch', room) end
+    if paced then room = room - tonumber(redis.call('HGET', 'budget:' .. budget, 'interactive') or 0) - in_lists.batch end
+    if room > 0 and tonumber(fronts[2] or 0) == 0 then bring_back(budget, provider, 'batch', room) end
   end
 end
 

@@ -84,6 +84,10 @@ if interactive then
     return wait(20, 'turn')
   end
 elseif room <= 0 then
+  if b.turn then  -- Its turn has passed: people go on, and it waits for the next one.
+    b.people, b.turn = 0, nil
+    save_budget(job.budget, b)
+  end
   return park_for('permits')
 end
 
@@ -95,11 +99,10 @@ if interactive then
 else
   b.people, b.turn = 0, nil
   redis.call('HSET', 'lanes:' .. provider, 'since', 0)
-  redis.call('HDEL', 'lanes:' .. provider, 'turn')
 end
+redis.call('HDEL', 'lanes:' .. provider, 'turn')
 save_budget(job.budget, b)
 redis.call('ZADD', 'budgets:' .. provider, int(now), job.budget)
-redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
 take_permit(provider, id .. ' ' .. token, job.lane, job.budget, now)
 count_start(job.queue, now)
 unqueue(id, job.queue, job.budget, job.lane)
