@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect, insort
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from bench.chart import Panel, Series, draw
@@ -19,6 +20,8 @@ __all__ = ["chart"]
 #: Share of the upstream's capacity that people alone use.
 LOAD = 0.4
 BATCH = 5_000
+#: ``max_batch_wait_s`` where people saturate the upstream, so that its end is soon seen.
+PATIENCE_S = 5.0
 _ALONE, _BESIDE, _FIFO = "#0072b2", "#d55e00", "#999999"
 
 
@@ -71,15 +74,7 @@ class _Found:
 def chart(report: Report, run: Run) -> None:
     """What people wait alone, beside a batch and in one queue with it; what the batch gets."""
     batch = run.count(BATCH, 800)
-    short = Case(permits=8, call_s=0.2, seconds=run.seconds(60, 15), batch=batch)
-    fast = _Found(
-        short,
-        _people(report, short, beside=False),
-        _people(report, short, beside=True),
-        _one_queue(report, short),
-        computed=False,
-    )
-    _saturated(report, short, run.seconds(40, 20))
+    fast = _short_calls(report, run, batch)
     slow = _long_calls(report, run, batch)
     for found in (fast, slow):
         _compare(report, found)
@@ -90,74 +85,142 @@ def chart(report: Report, run: Run) -> None:
     report.say("chart", run.svg)
 
 
+def _short_calls(report: Report, run: Run, batch: int) -> _Found:
+    """Eight permits and calls of 200 ms, one run after the other."""
+    case = Case(permits=8, call_s=0.2, seconds=run.seconds(60, 15), batch=batch)
+    with _before(case) as scene:
+        alone = asyncio.run(_people(scene, case))
+    with _before(case) as scene:
+        scene.admit_many(batch, tag="batch")
+        _batch_alone(report, {case: scene})
+        began = time.monotonic()
+        beside = asyncio.run(_people(scene, case))
+        _batch_beside(report, case, scene, began)
+    with _before(case) as scene:
+        scene.admit_many(batch, tag="batch")
+        fifo = asyncio.run(_one_queue(scene, case))
+    with _before(case, f"max_batch_wait_s = {PATIENCE_S}") as scene:
+        scene.admit_many(1000, tag="batch")
+        crowd = asyncio.run(_crowd(scene, case, run.seconds(40, 20)))
+        _saturated(report, case, crowd)
+    return _Found(case, alone, beside, fifo, computed=False)
+
+
 def _long_calls(report: Report, run: Run, batch: int) -> _Found:
     """One permit and calls of 10 s, three times over, since few people ask within five minutes.
 
-    Such calls leave the machine idle, so that all runs can share it.
+    Such calls leave the machine idle, so that all runs share it, and the one that is saturated by
+    people and has calls of 1 s besides.
     """
     cases = [
         Case(permits=1, call_s=10.0, seconds=run.seconds(300, 60), batch=batch, seed=seed)
         for seed in range(1, run.count(4, 2))
     ]
-    seconds = Case(permits=1, call_s=1.0, seconds=60, batch=batch)
-    with ThreadPoolExecutor(2 * len(cases) + 2) as pool:
-        alone = [pool.submit(_people, report, case, beside=False) for case in cases]
-        beside = [pool.submit(_people, report, case, beside=True) for case in cases]
-        behind = pool.submit(_one_queue, report, cases[0])
-        pool.submit(_saturated, report, seconds, run.seconds(90, 30)).result()
-        found = _Found(
-            cases[0],
-            _flat(future.result() for future in alone),
-            _flat(future.result() for future in beside),
-            _flat(case.in_one_queue() for case in cases),
-            computed=True,
-        )
-        unanswered = sum(asked.status == 0 for asked in behind.result())
+    full = Case(permits=1, call_s=1.0, seconds=run.seconds(90, 30), batch=batch)
+    with ExitStack() as stack:
+        alone = {case: stack.enter_context(_before(case)) for case in cases}
+        beside = {case: stack.enter_context(_before(case)) for case in cases}
+        queue = stack.enter_context(_before(cases[0]))
+        crowded = stack.enter_context(_before(full, f"max_batch_wait_s = {PATIENCE_S}"))
+        for scene in (*beside.values(), queue, crowded):
+            scene.admit_many(batch, tag="batch")
+        _batch_alone(report, beside)
+
+        async def ask() -> tuple[list[list[Asked]], list[list[Asked]], list[Asked], _Crowd]:
+            async with asyncio.TaskGroup() as group:
+                first = [group.create_task(_people(s, c)) for c, s in alone.items()]
+                second = [group.create_task(_people(s, c)) for c, s in beside.items()]
+                third = group.create_task(_one_queue(queue, cases[0]))
+                fourth = group.create_task(_crowd(crowded, full, full.seconds))
+            return (
+                [task.result() for task in first],
+                [task.result() for task in second],
+                third.result(),
+                fourth.result(),
+            )
+
+        began = time.monotonic()
+        alone_asked, beside_asked, queue_asked, crowd = asyncio.run(ask())
+        for case, scene in beside.items():
+            _batch_beside(report, case, scene, began)
+        _saturated(report, full, crowd)
+    unanswered = sum(asked.status == 0 for asked in queue_asked)
     report.rule(
-        f"{cases[0].name}: in one queue none of {len(cases[0].moments)} was answered in"
+        f"{cases[0].name}: in one queue none of {len(queue_asked)} was answered in"
         f" {cases[0].seconds:.0f} s; those times are computed",
-        unanswered == len(cases[0].moments),
+        unanswered == len(queue_asked),
     )
-    return found
+    return _Found(
+        cases[0],
+        _flat(alone_asked),
+        _flat(beside_asked),
+        _flat(case.in_one_queue() for case in cases),
+        computed=True,
+    )
 
 
 # -- the runs -------------------------------------------------------------------------------------
 
 
-def _people(report: Report, case: Case, *, beside: bool) -> list[Asked]:
-    """The interactive requests of a case, alone or beside its batch."""
-    with running(concurrency=case.permits, delay_s=case.call_s) as scene:
-        if beside:
-            scene.admit_many(case.batch, tag="batch")
-            _nobody(report, scene, case)
-        began = time.monotonic()
-        found = ask_at(
-            scene.stack.url,
-            case.moments,
-            lane="interactive",
-            tag="person",
-            limit_s=case.seconds + 60 * case.call_s + 60,
-        )
-        if beside:
-            _while_people(report, scene, case, began)
-        scene.upstream.delay_s = 0.0
-    return found
+def _before(case: Case, settings: str = "") -> AbstractContextManager[Scene]:
+    """chatd before the upstream of a case."""
+    return running(concurrency=case.permits, delay_s=case.call_s, settings=settings)
 
 
-def _nobody(report: Report, scene: Scene, case: Case) -> None:
+async def _people(scene: Scene, case: Case) -> list[Asked]:
+    """The interactive requests of a case."""
+    limit_s = case.seconds + 60 * case.call_s + 60
+    return await ask_at(
+        scene.stack.url, case.moments, lane="interactive", tag="person", limit_s=limit_s
+    )
+
+
+async def _one_queue(scene: Scene, case: Case) -> list[Asked]:
+    """The same requests sent in the batch lane: one queue for all."""
+    whole = case.batch * case.call_s / case.permits
+    limit_s = case.seconds if whole > 600 else 2 * whole + 2 * case.seconds
+    return await ask_at(scene.stack.url, case.moments, lane="batch", tag="person", limit_s=limit_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """What came of people who ask for more than there is, from when the batch had waited."""
+
+    asked: list[Asked]
+    calls: list[Seen]
+    seconds: float
+
+
+async def _crowd(scene: Scene, case: Case, seconds: float) -> _Crowd:
+    """Three people for each permit, each asking again once answered."""
+    since = time.monotonic() + PATIENCE_S + 1
+    till = time.monotonic() + seconds
+    asked = await ask_in_turn(
+        scene.stack.url, 3 * case.permits, seconds, lane="interactive", tag="person"
+    )
+    return _Crowd(asked, [s for s in scene.accepted() if since <= s.at < till], till - since)
+
+
+# -- what is asked of them ------------------------------------------------------------------------
+
+
+def _batch_alone(report: Report, scenes: Mapping[Case, Scene]) -> None:
     """With nobody there, the batch has all permits but one, or the only one."""
-    name = f"{case.name}, run {case.seed}: batch alone"
-    seconds = max(5.0, 3 * case.call_s)
-    since = time.monotonic() + max(1.0, case.call_s / 2)
-    until(since + seconds)
-    most = max(1, case.permits - 1)
-    used = _in_use(scene.accepted(), since, since + seconds)
-    report.say(f"{name}, permits in use", f"{used:.2f} of {most} it may have")
-    report.rule(f"{name} uses 90 % of what it may have", used >= 0.9 * most)
-    report.rule(f"{name} never has more", scene.upstream.peak <= most)
+    longest = max(case.call_s for case in scenes)
+    since = time.monotonic() + max(1.0, longest / 2)
+    till = since + max(5.0, 3 * longest)
+    until(till)
+    for case, scene in scenes.items():
+        name = f"{case.name}, run {case.seed}: batch alone"
+        most = max(1, case.permits - 1)
+        used = _in_use(scene.accepted(), since, till)
+        report.say(f"{name}, permits in use", f"{used:.2f} of {most} it may have")
+        report.rule(f"{name} uses 90 % of what it may have", used >= 0.9 * most)
+        report.rule(f"{name} never has more", scene.upstream.peak <= most)
 
 
-def _while_people(report: Report, scene: Scene, case: Case, began: float) -> None:
+def _batch_beside(report: Report, case: Case, scene: Scene, began: float) -> None:
+    """While people ask, the batch has what they leave, in its order."""
     name = f"{case.name}, run {case.seed}: beside people, batch"
     till = began + case.moments[-1]
     calls = [seen for seen in scene.accepted() if began <= seen.at < till]
@@ -195,53 +258,22 @@ def _most_overtaken(started: Sequence[int]) -> int:
     return max([most, *(len(before) - bisect(before, place) for place in missing)])
 
 
-def _one_queue(report: Report, case: Case) -> list[Asked]:
-    """The interactive requests sent in the batch lane: one queue, first come, first served."""
-    with running(concurrency=case.permits, delay_s=case.call_s) as scene:
-        scene.admit_many(case.batch, tag="batch")
-        whole = case.batch * case.call_s / case.permits
-        limit_s = case.seconds if whole > 600 else 2 * whole + 2 * case.seconds
-        found = ask_at(scene.stack.url, case.moments, lane="batch", tag="person", limit_s=limit_s)
-        scene.upstream.delay_s = 0.0
-    answered = sum(asked.status == 200 for asked in found)
-    report.say(f"{case.name}: one queue for both, answered", f"{answered} of {len(found)}")
-    return found
-
-
-def _saturated(report: Report, case: Case, seconds: float) -> None:
+def _saturated(report: Report, case: Case, crowd: _Crowd) -> None:
     """People ask for more than there is: the batch gets its trickle all the same."""
-    share, patience = ChatdConfig().batch_min_share, 5.0
-    with running(
-        concurrency=case.permits,
-        delay_s=case.call_s,
-        settings=f"max_batch_wait_s = {patience}",
-    ) as scene:
-        scene.admit_many(1000, tag="batch")
-        began = time.monotonic()
-        people = ask_in_turn(
-            scene.stack.url, 3 * case.permits, seconds, lane="interactive", tag="person"
-        )
-        calls = [
-            seen for seen in scene.accepted() if began + patience + 1 <= seen.at < began + seconds
-        ]
-        scene.upstream.delay_s = 0.0
-    batch = sum(seen.question.startswith("batch") for seen in calls)
-    part = batch / max(1, len(calls))
-    used = len(calls) * case.call_s / (seconds - patience - 1)
-    times = [asked.latency_s for asked in people]
+    share = ChatdConfig().batch_min_share
+    batch = sum(seen.question.startswith("batch") for seen in crowd.calls)
+    part = batch / max(1, len(crowd.calls))
+    times = [asked.latency_s for asked in crowd.asked]
+    p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     name = f"{case.name}: saturated by people"
-    report.say(f"{name}, batch's part of the calls", f"{part:.1%} ({batch} of {len(calls)})")
+    report.say(f"{name}, batch's part of the calls", f"{part:.1%} ({batch} of {len(crowd.calls)})")
+    used = len(crowd.calls) * case.call_s / crowd.seconds
     report.say(f"{name}, permits in use", f"{used:.2f} of {case.permits}")
-    report.say(
-        f"{name}, their p50 / p99",
-        f"{percentile(times, 0.5):.2f} / {percentile(times, 0.99):.2f} s",
-    )
-    report.rule(f"{name}, all are answered", all(asked.status == 200 for asked in people))
+    report.say(f"{name}, their p50 / p99", f"{p50:.2f} / {p99:.2f} s")
+    report.rule(f"{name}, all are answered", all(asked.status == 200 for asked in crowd.asked))
     bound = 2 * sum(times) / len(times) + case.call_s
     report.rule(
-        f"{name}, in turn: p99 {percentile(times, 0.99):.2f} s <= 2 x the mean + one call"
-        f" = {bound:.2f} s",
-        percentile(times, 0.99) <= bound,
+        f"{name}, in turn: p99 {p99:.2f} s <= 2 x the mean + one call = {bound:.2f} s", p99 <= bound
     )
     report.rule(f"{name}, batch gets its trickle of {share:.0%}", 0.7 * share <= part <= 2 * share)
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["Asked", "arrivals", "ask_at", "ask_in_turn"]
@@ -39,41 +39,34 @@ def arrivals(seed: int, per_second: float, seconds: float) -> list[float]:
     return moments
 
 
-def ask_at(
+async def ask_at(
     url: str, moments: Sequence[float], *, lane: str, tag: str, limit_s: float
 ) -> list[Asked]:
     """One chat at each moment, and all of them waited for until ``limit_s`` from the start."""
-
-    async def run() -> list[Asked]:
-        began = time.monotonic()
-        asked = (
-            _ask(url, began, due, f"{tag} {number}", lane, began + limit_s)
-            for number, due in enumerate(moments)
-        )
-        return list(await asyncio.gather(*asked))
-
-    return asyncio.run(run())
+    began = time.monotonic()
+    asked = (
+        _ask(url, began, due, f"{tag} {number}", lane, began + limit_s)
+        for number, due in enumerate(moments)
+    )
+    return list(await asyncio.gather(*asked))
 
 
-def ask_in_turn(url: str, clients: int, seconds: float, *, lane: str, tag: str) -> list[Asked]:
+async def ask_in_turn(
+    url: str, clients: int, seconds: float, *, lane: str, tag: str
+) -> list[Asked]:
     """``clients`` of which each asks again as soon as it was answered, for so many seconds."""
+    began = time.monotonic()
+    found: list[Asked] = []
 
-    async def one(began: float, client: int) -> list[Asked]:
-        found: list[Asked] = []
+    async def one(client: int) -> None:
+        turn = 0
         while (due := time.monotonic() - began) < seconds:
-            question = f"{tag} {client} {len(found)}"
+            question = f"{tag} {client} {turn}"
             found.append(await _ask(url, began, due, question, lane, began + seconds + 60))
-        return found
+            turn += 1
 
-    async def run() -> list[Asked]:
-        began = time.monotonic()
-        return _flat(await asyncio.gather(*(one(began, client) for client in range(clients))))
-
-    return asyncio.run(run())
-
-
-def _flat(parts: Iterable[Sequence[Asked]]) -> list[Asked]:
-    return [asked for part in parts for asked in part]
+    await asyncio.gather(*(one(client) for client in range(clients)))
+    return found
 
 
 async def _ask(url: str, began: float, due: float, question: str, lane: str, until: float) -> Asked:
