@@ -57,13 +57,14 @@ if (held[2] or 0) + bytes > tonumber(ARGV[15]) then return full('lane bytes', 10
 -- A closed budget parks the job at once, so that it never stands in the way of another one's.
 local deadline = now + ARGV[9]
 local settings, limit = settings_of(provider, match)
-local parked = false
+local parked, paced = false, false
 if settings then
   local b = load_budget(budget)
   local cost = tonumber(ARGV[22])
   local ms, why = opens_in(b, settings, limit, now, lane, cost)
   if CLOSED[why] and now + ms >= deadline then return {'closed', why, int(ms)} end
-  if ms > 0 or is_paced(b, limit, now) then
+  paced = is_paced(b, limit, now)
+  if ms > 0 or paced then
     local ahead = redis.call('ZCARD', 'parked:' .. budget .. ':interactive')
     local listed = redis.call('HMGET', 'budget:' .. budget, 'interactive', 'batch')
     if lane == 'batch' then
@@ -95,6 +96,7 @@ if parked then
   park(id, nil, {provider = provider, queue = queue, lane = lane, budget = budget, match = match, order = order}, parked)
 else
   move(id, queue, nil, 'queued')
-  push(id, queue, budget, lane)
+  -- Those behind it will be parked and come back to the front of the list: so that they do not overtake it, it goes there.
+  push(id, queue, budget, lane, paced and lane == 'batch')
 end
 return {'ok', id}

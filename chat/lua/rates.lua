@@ -182,7 +182,9 @@ local function rates_refused(b, limit, now, started, retry_ms, chance)
   end
   b.prev_at, b.event_at = b.event_at, now
   if learn then rates_learn(b) end
-  b.open_at = now + math.max(retry_ms or 0, rates_backoff(b.streak, RATES_BACKOFF_MOST, chance))
+  -- A first refusal is met by the lower rate: half the pause is enough.
+  local pause = math.floor(rates_backoff(b.streak, RATES_BACKOFF_MOST, chance) * (b.streak == 1 and limit.learn and 0.5 or 1))
+  b.open_at = now + math.max(retry_ms or 0, pause)
   b.grow_at = b.open_at
   rates_close(b, now, b.open_at, 'rate_limited')
   return true

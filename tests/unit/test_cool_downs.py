@@ -8,7 +8,10 @@ from tests.rates import MINUTE, NOW, Budget
 
 
 class TestCoolDown:
-    """Closed for as long as Retry-After says, or a backoff that doubles."""
+    """Closed for as long as Retry-After says, or a backoff that doubles.
+
+    The first refusal also lowers the rate, which is why it is met by half the backoff.
+    """
 
     def test_it_doubles_up_to_a_minute(self) -> None:
         """While nothing is answered."""
@@ -16,12 +19,13 @@ class TestCoolDown:
         budget.send(3, 10)
 
         assert [budget.refuse_next() for _ in range(8)] == [
-            *(750 * 2**n for n in range(6)),
+            375,
+            *(750 * 2**n for n in range(1, 6)),
             45_000,
             45_000,
         ]
 
-    @pytest.mark.parametrize(("chance", "ms"), [(0.0, 500), (0.5, 750), (0.999, 999)])
+    @pytest.mark.parametrize(("chance", "ms"), [(0.0, 250), (0.5, 375), (0.999, 499)])
     def test_jitter_halves_it_at_most(self, chance: float, ms: int) -> None:
         """Chance 0 is half of it, chance 1 would be all."""
         budget = Budget()
@@ -33,7 +37,7 @@ class TestCoolDown:
     def test_a_longer_retry_after_wins(self) -> None:
         """And a shorter one does not."""
         assert Budget().refuse_next(7000) == 7000
-        assert Budget().refuse_next(100) == 750
+        assert Budget().refuse_next(100) == 375
 
     def test_an_answer_ends_the_doubling(self) -> None:
         """That of a call begun after the last event."""
@@ -45,7 +49,7 @@ class TestCoolDown:
         budget.now += 500
         budget.accept(started)
 
-        assert budget.refuse_next() == 750
+        assert budget.refuse_next() == 375
 
     def test_an_answer_from_before_does_not(self) -> None:
         """It says nothing about the limit now."""
@@ -77,7 +81,7 @@ class TestCoolDown:
         budget.open()
         budget.now += 5001
 
-        assert budget.refuse_next() == 750
+        assert budget.refuse_next() == 375
 
 
 class TestOverload:

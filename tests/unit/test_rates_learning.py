@@ -23,7 +23,7 @@ class TestEvent:
         events = [budget.refuse(started) for started in parallel]
 
         assert events == [True] + [False] * 49
-        assert budget.closed_ms() == 750
+        assert budget.closed_ms() == 375
         assert budget.learned() == pytest.approx(9.3, rel=0.02)
         assert budget.b.streak == 1
 
