@@ -23,6 +23,7 @@ from chat.registry import Route
 from chat.retry import Tally, decide, signal, tally
 from chat.store import Grant, Held
 from chat.types import JSON, Billed, ChatResponse, Deadline
+from workers.line import Line, Place
 
 if TYPE_CHECKING:
     from chat.registry import Registry
@@ -74,13 +75,20 @@ class Runner:
         self._stopping = stopping
         self._on_room = on_room
         self._chance = chance
-        self._freed = threading.Condition()
+        self._line = Line()
 
-    def run(self, job_id: str, decided: Callable[[int | None], None] = lambda _: None) -> bool:
+    def run(
+        self,
+        job_id: str,
+        decided: Callable[[int | None], None] = lambda _: None,
+        *,
+        lines_up: bool = True,
+    ) -> bool:
         """Run a job to its end. False: this worker is stopping, and the wake-up goes back.
 
         ``decided`` is called once, with the room for batch jobs, as soon as it is known whether
-        this job starts; with ``None`` if that never becomes known.
+        this job starts; with ``None`` if that never becomes known. ``lines_up`` is false for batch
+        jobs, which never wait here.
         """
         told = False
 
@@ -94,7 +102,8 @@ class Runner:
 
         try:
             with log_context(job_id=job_id):
-                answer = self._take(job_id, tell)
+                with self._line.place(lines_up=lines_up) as place:
+                    answer = self._take(job_id, tell, place)
                 if isinstance(answer, Grant):
                     with log_context(request_id=answer.request_id or None):
                         self._call(answer)
@@ -104,7 +113,7 @@ class Runner:
             if not told:
                 decided(None)
 
-    def _take(self, job_id: str, tell: Callable[[int], None]) -> Grant | Held | None:
+    def _take(self, job_id: str, tell: Callable[[int], None], place: Place) -> Grant | Held | None:
         """A grant, why there is nothing to do, or ``None`` because this worker is stopping.
 
         The token stays the same through every try, so that a grant whose reply was lost in an
@@ -114,6 +123,8 @@ class Runner:
         waits_for_budget_since: float | None = None
         outage_s = _PERMIT_S
         while not self._stopping.is_set():
+            if not place.comes_next():
+                continue
             since = waits_for_budget_since
             may_wait = since is None or time.monotonic() - since < _SLOT_WAIT_S
             try:
@@ -129,11 +140,11 @@ class Runner:
             tell(answer.room)
             if isinstance(answer, Grant) or answer.kind != "wait":
                 return answer
-            if answer.why == "permits":
-                # Another call of this process may end sooner; those of other workers are not heard.
-                with self._freed:
-                    self._freed.wait(answer.wait_s)
+            if answer.why in {"permits", "turn"}:
+                place.wait(answer.wait_s)
             else:
+                # Its budget is short, of which those behind it may use another one.
+                place.leave()
                 if since is None:
                     waits_for_budget_since = time.monotonic()
                 self._stopping.wait(answer.wait_s)
@@ -277,8 +288,7 @@ class Runner:
                 pause = min(2.0, pause * 2)
             else:
                 self._on_room(finished.room)
-                with self._freed:
-                    self._freed.notify()
+                self._line.call()
                 return
 
     def _kept(self, ending: Ending) -> bool:

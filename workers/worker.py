@@ -78,7 +78,10 @@ def define_task(app: Celery, runner: Runner) -> Any:
     @app.task(name=TASK_NAME, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_job(self: Any) -> None:
         queue = self.request.delivery_info["routing_key"]
-        if not runner.run(self.request.id, lambda room: GATE.decided(queue, room)):
+        lines_up = not queue.endswith(".batch")
+        if not runner.run(
+            self.request.id, lambda room: GATE.decided(queue, room), lines_up=lines_up
+        ):
             raise Reject("the worker is stopping", requeue=True)
 
     return run_job
