@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from chat.store import Finished, Grant, Held, JobStore
 from chat.types import JSON, ChatRequest, Lane, Message, Role
 from tests.store_books import balance
 
-__all__ = ["BATCH", "DAY_MS", "QUEUE", "StoreBase", "a_job", "balance", "now_ms"]
+__all__ = ["BATCH", "DAY_MS", "QUEUE", "StoreBase", "a_job", "balance", "ms_of", "now_ms"]
 
 QUEUE = "chat.ollama"
 BATCH = "chat.ollama.batch"
@@ -39,6 +40,11 @@ def now_ms(client: redis.Redis) -> int:
     """The time as the scripts know it."""
     seconds, micros = client.time()
     return int(seconds) * 1000 + int(micros) // 1000
+
+
+def ms_of(text: str) -> int:
+    """An RFC 3339 time as ms since the epoch."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 class StoreBase:

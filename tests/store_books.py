@@ -117,15 +117,16 @@ def _lanes(books: Books) -> None:
 
 
 def _budgets(books: Books) -> None:
-    """How many jobs of a budget lie in the queues."""
-    queued = Counter(
-        (job["budget"], job["lane"]) for job in books.jobs.values() if job["state"] == "queued"
-    )
+    """How many jobs of a budget lie in the queues, and how many of them came back to the front."""
+    in_queue = [job for job in books.jobs.values() if job["state"] == "queued"]
+    queued = Counter((job["budget"], job["lane"]) for job in in_queue)
+    front = Counter((job["budget"], job["lane"]) for job in in_queue if job["seq"] == "0")
     known = {key.removeprefix("budget:") for key in books.hashes if key.startswith("budget:")}
     for budget in known | {budget for budget, _ in queued}:
         counted = books.numbers(f"budget:{budget}")
         for lane in Lane:
             assert counted.get(lane, 0) == queued[budget, lane], (budget, lane)
+            assert counted.get(f"front {lane}", 0) == front[budget, lane], (budget, lane)
 
 
 def _permits(books: Books) -> None:

@@ -131,6 +131,14 @@ class StoreBudget(StoreBase):
 
         assert self.start(store, someone.id).attempt == 1
 
+    def test_of_two_free_permits_only_the_last_is_kept_for_the_turn(self, store, client):
+        """Two people want them: the first has one, and the second waits for batch."""
+        self.turn_comes(store, client, permits=2)
+        first, second = self.admitted(store), self.admitted(store)
+        self.called(store, first)
+
+        assert self.held(store, second) == ("wait", "turn")
+
     def test_no_turn_comes_when_the_least_share_is_nothing(self, store, client):
         """batch_min_share = 0 is for those who want people first whatever happens."""
         self.turn_comes(store, client)
@@ -272,12 +280,11 @@ class StoreBudget(StoreBase):
         assert replace(again, remaining_ms=grant.remaining_ms) == grant
         assert client.hget("budget:ollama:*", "used") == "1"
 
-    def test_a_start_that_was_answered_with_waiting_changes_no_rate(self, store, client):
-        """Only a call is charged."""
+    def test_a_start_that_was_answered_with_waiting_charges_nothing(self, store, client):
+        """Only a call uses the rate and the day."""
         self.limit(client, rpm=60, rpd=10, learn=True)
         self.permits(client, 0)
         job = self.admitted(store)
-        before = client.hgetall("budget:ollama:*")
 
         assert self.held(store, job) == self.held(store, job) == ("wait", "permits")
-        assert client.hgetall("budget:ollama:*") == before
+        assert client.hmget("budget:ollama:*", "last", "sent", "used", "people") == [None] * 4

@@ -8,10 +8,14 @@ from tests.store_budget import StoreBudget
 from tests.store_care import StoreCare
 from tests.store_closed import StoreClosed
 from tests.store_life import StoreLife
+from tests.store_retry import StoreRetry
+from tests.store_shown import StoreShown
 from tests.store_waiting import StoreWaiting
 
 __all__ = ["StoreSuite", "a_job", "balance"]
 
 
-class StoreSuite(StoreLife, StoreCare, StoreBudget, StoreClosed, StoreWaiting):
+class StoreSuite(
+    StoreLife, StoreCare, StoreBudget, StoreClosed, StoreWaiting, StoreRetry, StoreShown
+):
     """Every test of it leaves the books balanced."""

@@ -6,6 +6,7 @@ import pytest
 
 from chat.errors import QueueUnavailable
 from tests.servers import RedisProcess
+from tests.store_model import explore
 from tests.store_suite import StoreSuite, a_job
 from workers.keeper import Keeper
 
@@ -66,3 +67,8 @@ class TestStore(StoreSuite):
         assert (beat, cancelled, became) == ([], "cancelled", ["failed"])
         assert store.record(due.id).state == "expired"
         assert store.record(running.id).state == "calling"
+
+
+def test_the_books_balance_whatever_happens(client):
+    """Any order of what front ends, workers, the keeper and time may do."""
+    explore(client, examples=30, steps=40)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fakeredis
 import pytest
 
+from tests.store_model import explore
 from tests.store_suite import StoreSuite
 
 
@@ -15,3 +16,8 @@ def client():
 
 class TestStore(StoreSuite):
     """The suite on a fake server."""
+
+
+def test_the_books_balance_whatever_happens(client):
+    """Any order of what front ends, workers, the keeper and time may do."""
+    explore(client, examples=30, steps=40)
