@@ -17,7 +17,7 @@ __all__ = ["Decision", "Signal", "Tally", "decide", "signal", "tally"]
 
 #: Refusals cost nothing and are no attempts, but a job is not refused for ever: it ends after this
 #: many for each attempt that it may have.
-_REFUSALS_PER_ATTEMPT = 10
+_REFUSALS_PER_ATTEMPT = 100
 
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
