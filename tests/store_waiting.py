@@ -302,3 +302,23 @@ class StoreWaiting(StoreBase):
 
         assert store.republish(BATCH, mark - 1, only_if_empty=False) == 1
         assert self.list_of(client, BATCH)[-1] == lost.id
+
+    @pytest.mark.parametrize("lane", list(Lane))
+    def test_the_first_of_a_paced_budget_is_not_overtaken(self, store, client, lane):
+        """Permits are short: what comes back waits for those that were never parked."""
+        self.limit(client, rpm=600)
+        self.permits(client, 1)
+        jobs = [self.admitted(store, lane=lane, timeout_ms=10**7) for _ in range(20)]
+        queue = QUEUE if lane is Lane.INTERACTIVE else BATCH
+        order = []
+        for _ in range(200):
+            store.release(sweep=False)
+            first = next(iter(self.list_of(client, queue)), None)
+            if first is not None:
+                job = next(job for job in jobs if job.id == first)
+                (grant,) = self.called(store, job)
+                self.finish(store, grant)
+                order.append(jobs.index(job))
+                client.hset("budget:ollama:*", "last", 1)
+
+        assert order == list(range(20))

@@ -96,7 +96,8 @@ if parked then
   park(id, nil, {provider = provider, queue = queue, lane = lane, budget = budget, match = match, order = order}, parked)
 else
   move(id, queue, nil, 'queued')
-  -- Those behind it will be parked and come back to the front of the list: so that they do not overtake it, it goes there.
-  push(id, queue, budget, lane, paced and lane == 'batch')
+  -- Those behind it will be parked and come back to the front of the list: they must not overtake it for ever. Of batch
+  -- it is the only one in the list and goes to the front itself; people there keep their order.
+  push(id, queue, budget, lane, paced and lane == 'batch', paced)
 end
 return {'ok', id}

@@ -61,17 +61,18 @@ end
 
 -- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
 -- One that goes to the front is served next; its start says nothing about those that were sent before it, so that it
--- must not raise the mark: the record has 0 for its number.
-local function push(id, queue, budget, lane, front)
+-- must not raise the mark: the record has 0 for its number. `release` sends nobody past it before it has been taken, nor
+-- past one that is `kept`, the same at its usual place.
+local function push(id, queue, budget, lane, front, kept)
   local number = redis.call('INCR', 'seq:' .. queue)
   local key = 'budget:' .. budget
   if redis.call('ZADD', 'queued:' .. queue, number, id) == 1 then
     redis.call('HINCRBY', key, lane, 1)
-    if front then redis.call('HINCRBY', key, 'front ' .. lane, 1) end
+    if front or kept then redis.call('HINCRBY', key, 'front ' .. lane, 1) end
   elseif redis.call('HGET', 'job:' .. id, 'seq') == '0' then  -- Sent again, at the end.
     redis.call('HINCRBY', key, 'front ' .. lane, -1)
   end
-  redis.call('HSET', 'job:' .. id, 'seq', front and 0 or number)
+  redis.call('HSET', 'job:' .. id, 'seq', (front or kept) and 0 or number)
   local envelope = redis.call('GET', 'envelope:' .. queue)
   if envelope then
     local message = string.gsub(string.gsub(envelope, '@JOB@', id), '@TAG@', id .. '.' .. number)

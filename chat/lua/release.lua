@@ -99,7 +99,7 @@ local function release(budget, provider, settings, limit)
       return
     end
     local room = paced and count - in_lists.interactive or count
-    if room > 0 and tonumber(fronts[1] or 0) == 0 then bring_back(budget, provider, 'interactive', room) end
+    if room > 0 and tonumber(fronts[1] or 0) <= 0 then bring_back(budget, provider, 'interactive', room) end
   end
   if not batch or not open_for('batch', batch) then return end
   if redis.call('ZCARD', 'parked:' .. budget .. ':interactive') == 0 then
@@ -107,7 +107,7 @@ local function release(budget, provider, settings, limit)
     room, next_ms = startable(b, settings, limit, 'batch', batch.cost)
     wake(next_ms)
     if paced then room = room - tonumber(redis.call('HGET', 'budget:' .. budget, 'interactive') or 0) - in_lists.batch end
-    if room > 0 and tonumber(fronts[2] or 0) == 0 then bring_back(budget, provider, 'batch', room) end
+    if room > 0 and tonumber(fronts[2] or 0) <= 0 then bring_back(budget, provider, 'batch', room) end
   end
 end
 

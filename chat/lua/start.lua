@@ -36,6 +36,10 @@ local function wait(ms, why)
   -- The wake-up stays in this worker's hand: it counts as sent just now, so that the keeper does not call it lost.
   -- Its own number stays in the record: the mark must never pass what still lies in the list.
   redis.call('ZADD', 'queued:' .. job.queue, redis.call('INCR', 'seq:' .. job.queue), id)
+  if job.seq == '0' then  -- It has been taken from the list: others may come back.
+    redis.call('HSET', key, 'seq', -1)
+    redis.call('HINCRBY', 'budget:' .. job.budget, 'front ' .. job.lane, -1)
+  end
   return reply('wait', int(math.max(1, math.ceil(ms))), why)
 end
 
