@@ -346,10 +346,10 @@ SCENARIOS = [
         "h 20/s, all refused from 100 s to 400 s",
         _changing((0, 20), (100_000, 0), (400_000, 20)),
         Work(700, 30),
-        0.6,  # Up to a minute of backoff is left, and the rate has to grow again.
+        0.7,  # Up to a minute of backoff is left, and the rate has to grow again.
         0.01,
         from_s=400,
-        follows=((400, 20, 150),),
+        follows=((400, 20, 90),),
     ),
     Scenario(
         "h 20 in any 60 s -> 5 -> 20, 15 minutes each",

@@ -31,6 +31,7 @@ local RATES_FIELDS = {
   'event_at', 'prev_at', 'streak',                    -- the last two events, and how many came without an answer between
   'rate', 'seek', 'pace', 'first',                    -- what was learned at event_at, from which pace, and how
   'from', 'sent', 'mark', 'since', 'after',           -- calls not refused: of the last minutes, since `mark`, since event_at
+  'through', 'dry',                                   -- and from prev_at to event_at; since when none had been, at prev_at
   'short_from', 'short_mid', 'short_old', 'short_new',  -- and of the last seconds of sending, in two halves
   'over', 'over_at', 'quota', 'quota_at'}
 
@@ -130,11 +131,21 @@ local function rates_backoff(times, most, chance)
   return math.floor(math.min(most, RATES_BACKOFF * 2 ^ math.min(times - 1, 20)) * (0.5 + 0.5 * chance))
 end
 
+-- Since when nothing has got through, as seen at event_at.
+local function rates_dry(b)
+  return b.through == 0 and b.dry or b.event_at
+end
+
 -- What the event at event_at says. The first measures the last seconds of sending. One that follows within the hold time
 -- measures from event to event, cool-down included: the allowance was used up at both ends, so this can only be too low,
 -- and the higher of a short and a long stretch counts. Never faster than the pace that was just refused. The rate is a
--- guess when little was measured, or when nothing got through for a minute: that was an outage and no limit.
+-- guess when little was measured, or when nothing got through for a minute: that is an outage and no limit, which teaches
+-- nothing about the rate.
 local function rates_learn(b)
+  if b.rate and b.event_at - rates_dry(b) > RATES_WINDOW then
+    b.rate, b.seek = b.pace or b.rate, 1
+    return
+  end
   local span, calls, shorter = b.event_at - b.from, math.max(1, b.sent), b.event_at - (b.mark or 0)
   if b.first then
     span, calls = b.event_at - b.short_from, math.max(1, b.short_old + b.short_new)
@@ -143,8 +154,7 @@ local function rates_learn(b)
   end
   local rate = calls * 1000 / math.max(1000, span)
   b.rate = math.max(RATES_LEAST, RATES_KEEP * math.min(rate, b.pace or rate))
-  local shut = b.since == 0 and shorter > RATES_WINDOW
-  b.seek = (shut or span < RATES_SPAN or calls < RATES_FEW) and 1 or nil
+  b.seek = (span < RATES_SPAN or calls < RATES_FEW) and 1 or nil
 end
 
 -- A 429. Calls count as accepted until they are refused: answers may take half a minute, refusals come at once.
@@ -155,6 +165,7 @@ local function rates_refused(b, limit, now, started, retry_ms, chance)
     if learn and b.rate then
       local count = b.first and 'short_new' or 'since'
       b.sent, b[count] = math.max(0, b.sent - 1), math.max(0, b[count] - 1)
+      if started > (b.prev_at or 0) then b.through = math.max(0, b.through - 1) end
       rates_learn(b)
     end
     if retry_ms and now + retry_ms > b.open_at then
@@ -178,7 +189,8 @@ local function rates_refused(b, limit, now, started, retry_ms, chance)
       end
       b.first = nil
     end
-    b.after = 0
+    b.dry = b.through and rates_dry(b) or now
+    b.through, b.after = b.after, 0
   end
   b.prev_at, b.event_at = b.event_at, now
   if learn then rates_learn(b) end

@@ -110,6 +110,36 @@ class TestEvent:
         assert rates == sorted(rates, reverse=True)
         assert rates[-1] >= 1 / 60
 
+    @pytest.mark.parametrize("at_once", [1, 3])
+    def test_an_outage_teaches_nothing_about_the_rate(self, at_once: int) -> None:
+        """Nothing got through for more than a minute: the rate stays, and is soon back after it."""
+        budget = settled()
+        rates = []
+        for _ in range(14):
+            budget.open()
+            calls = budget.send(at_once, 1)
+            for call in calls:
+                budget.refuse(call, 30_000)
+            rates.append(budget.learned())
+        budget.open()
+        budget.now += 22_000
+
+        assert rates[3:] == [rates[3]] * 11
+        assert budget.learned() == pytest.approx(rates[3] * math.exp(0.15 * 20))
+
+    def test_a_limit_that_lets_few_through_is_no_outage(self) -> None:
+        """One call a minute is accepted, the next is refused: the rate goes on down."""
+        budget = settled()
+        rates = []
+        for _ in range(12):
+            budget.open()
+            _, refused = budget.send(2, 1)
+            budget.refuse(refused, MINUTE)
+            rates.append(budget.learned())
+
+        assert rates == sorted(set(rates), reverse=True)
+        assert rates[-1] < 1 / 25
+
     def test_without_learning_there_are_only_cool_downs(self) -> None:
         """The rate stays what is configured: none."""
         budget = Budget({"learn": False})
