@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from chat.errors import ConfigError, QueueUnavailable
@@ -121,10 +121,21 @@ def await_redis(client: redis.Redis, timeout_s: float = 60.0) -> None:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn whatever redis-py raises inside into ``QueueUnavailable``."""
+    """Turn whatever redis-py raises inside into ``QueueUnavailable``.
+
+    A script that stops at its own error (the message names ``user_script``) is a defect or a key
+    changed by hand: it is logged, and the callers do not hear that Redis was away.
+    """
     try:
         yield
     except RedisError as error:
+        if type(error) is ResponseError and "user_script" in str(error):
+            _log.error("a script of chatd failed in Redis: %s", str(error)[:500])
+            raise QueueUnavailable(
+                "a script of chatd failed in Redis, which is a defect of chatd or of a key that "
+                "was changed by hand; the log has the line",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
         raise QueueUnavailable(
             f"Redis cannot be used just now ({type(error).__name__}: {str(error)[:200]}); "
             "try again, and look at `chatd check`",

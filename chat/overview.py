@@ -9,9 +9,6 @@ from chat.types import JSON, Lane
 
 __all__ = ["provider_view"]
 
-_DAY_MS = 86_400_000
-_LATENCIES_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000)
-
 
 def provider_view(
     name: str, raw: dict[str, Any], *, concurrency: int, last_seen_s: float | None
@@ -24,8 +21,8 @@ def provider_view(
         "in_use": {lane.value: _count(raw["in_use"], lane.value) for lane in Lane},
         "last_seen_s": None if last_seen_s is None else round(last_seen_s, 3),
         "lanes": {lane.value: _lane(raw["lanes"][lane.value], now) for lane in Lane},
-        "budgets": [_budget(name, budget, now) for budget in raw["budgets"]],
-        "totals": _totals(raw["stats"]),
+        "budgets": [_budget(name, budget, raw) for budget in raw["budgets"]],
+        "totals": _totals(raw["stats"], raw["latencies"]),
     }
 
 
@@ -39,18 +36,16 @@ def _lane(lane: dict[str, Any], now: int) -> JSON:
     }
 
 
-def _budget(provider: str, budget: dict[str, Any], now: int) -> JSON:
+def _budget(provider: str, budget: dict[str, Any], raw: dict[str, Any]) -> JSON:
     limit = budget["limit"] or {}
     scope = budget["name"].removeprefix(f"{provider}:")
     rate, cap, day = budget.get("rate"), limit.get("rpm"), limit.get("rpd")
     closed, until = None, budget.get("closed_until")
-    if until is None and day is not None and budget["used"] >= day:
-        until, budget["why"] = _midnight(now), "day_quota"
     if until is not None:
         closed = {
             "reason": budget["why"],
             "until": rfc3339(int(until)),
-            "seconds": round((until - now) / 1000, 1),
+            "seconds": round((until - raw["now"]) / 1000, 1),
         }
     return {
         "match": budget["match"],
@@ -63,23 +58,17 @@ def _budget(provider: str, budget: dict[str, Any], now: int) -> JSON:
         "closed": closed,
         "day": None
         if day is None
-        else {"used": budget["used"], "limit": day, "resets_at": rfc3339(_midnight(now))},
+        else {"used": budget["used"], "limit": day, "resets_at": rfc3339(int(raw["day_ends"]))},
         "parked": {lane.value: budget[lane.value] for lane in Lane},
     }
 
 
-def _midnight(now: int) -> int:
-    return (int(now) // _DAY_MS + 1) * _DAY_MS
-
-
-def _totals(stats: dict[str, int] | list[Any]) -> JSON:
-    counts = stats if isinstance(stats, dict) else {}
+def _totals(counts: dict[str, int] | list[Any], latencies: list[list[Any]]) -> JSON:
     total = 0
     buckets: list[list[object]] = []
-    for most in _LATENCIES_MS:
-        total += _count(counts, f"le {most}")
+    for most, calls in latencies:  # Cumulative, as Prometheus wants them.
+        total += calls
         buckets.append([most, total])
-    buckets.append(["+Inf", total + _count(counts, "le +Inf")])
     return {
         "calls": _count(counts, "calls"),
         "succeeded": _count(counts, "succeeded"),

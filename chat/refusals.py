@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,8 +72,8 @@ def refusal(reply: Sequence[Any], job: NewJob, config: ChatdConfig) -> ChatError
                 provider=job.provider,
                 retry_after_s=RETRY_AFTER_S,
             )
-        case ["closed", why, milliseconds]:
-            return _closed(job, config, why, int(milliseconds))
+        case ["closed", why, milliseconds, opens_at]:
+            return _closed(job, config, why, int(milliseconds), int(opens_at))
         case ["full", "memory", seconds]:
             return QueueUnavailable(
                 "Redis has nearly used up its maxmemory, so that nothing more is accepted; try "
@@ -104,7 +103,9 @@ def _rule(what: str, job: NewJob, config: ChatdConfig) -> str:
     return f"{key} = {caps.lane_jobs} jobs are waiting in {lane}"
 
 
-def _closed(job: NewJob, config: ChatdConfig, why: str, milliseconds: int) -> ChatError:
+def _closed(
+    job: NewJob, config: ChatdConfig, why: str, milliseconds: int, opens_at: int
+) -> ChatError:
     """The refusal of a job whose budget opens only after its deadline; nothing was queued."""
     seconds = math.ceil(milliseconds / 1000)
     match = budget_of(config.providers[job.provider], job.upstream_model).match
@@ -122,5 +123,5 @@ def _closed(job: NewJob, config: ChatdConfig, why: str, milliseconds: int) -> Ch
             f"{what}: overloaded, and left alone {late}", billed=Billed.NO, **about
         )
     used = "the day's requests_per_day are" if why == "day_quota" else "the quota is"
-    about["resets_at"] = rfc3339(int(time.time() * 1000) + milliseconds)
+    about["resets_at"] = rfc3339(opens_at)
     return QuotaExhausted(f"{what}: {used} used up {late}", retryable=True, **about)

@@ -102,8 +102,34 @@ class StoreShown(StoreBase):
         counted = ("calls", "succeeded", "failed", "refused", "cool_downs", "overloaded")
         assert [totals[name] for name in counted] == [2, 1, 1, 1, 1, 0]
         assert (totals["input_tokens"], totals["output_tokens"]) == (7, 11)
-        assert totals["upstream_ms"]["buckets"][-1] == ["+Inf", 2]
+        buckets = totals["upstream_ms"]["buckets"]
+        assert ([most for most, _ in buckets][:2], buckets[-1]) == ([50, 100], ["+Inf", 2])
         assert (overview["jobs"]["parks"], overview["jobs"]["waiting"]) == (2, 2)
+
+    @pytest.mark.parametrize(
+        ("used", "closing", "reason"),
+        [
+            pytest.param(49, None, None, id="one-request-is-left"),
+            pytest.param(50, None, "day_quota", id="used-up"),
+            pytest.param(51, None, "day_quota", id="the-limit-was-lowered"),
+            pytest.param(50, "overloaded", "overloaded", id="closed-as-well"),
+        ],
+    )
+    def test_a_day_that_is_used_up_closes_until_midnight(
+        self, store, client, used, closing, reason
+    ):
+        """UTC's, where the day of Redis' clock ends; another reason is told before it."""
+        self.admitted(store)
+        self.limit(client, rpd=50)
+        today = {"day": now_ms(client) // DAY_MS, "used": used}
+        client.hset("budget:ollama:*", mapping=today)
+        if closing:
+            self.close(client, 9, closing)
+        (budget,) = store.overview(["ollama"])["providers"][0]["budgets"]
+
+        assert (budget["closed"] or {}).get("reason") == reason
+        if reason == "day_quota":
+            assert budget["closed"]["until"] == budget["day"]["resets_at"]
 
     def test_a_budget_knows_its_limit_when_nothing_of_it_waits(self, store):
         """The pattern, and the model where each has its own."""

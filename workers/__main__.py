@@ -72,7 +72,6 @@ def _keeper() -> int:
     # Every provider: one that has lost its key may still have jobs in its queue.
     messages = envelopes(app, config.providers)
     store.register_envelopes(messages)
-    store.register_settings(config.providers, only_missing=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

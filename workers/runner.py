@@ -71,7 +71,6 @@ class Runner:
         self._provider = provider
         self._worker = worker
         self._config = config
-        self._timeout_s = config.timeout_s
         self._stopping = stopping
         self._on_room = on_room
         self._chance = chance
@@ -155,7 +154,7 @@ class Runner:
         remaining_s = grant.remaining_ms / 1000
         with self._calls.open(grant, remaining_s) as cancelled:
             route = Route(self._provider, grant.upstream_model)
-            deadline = Deadline(started + min(self._timeout_s, remaining_s))
+            deadline = Deadline(started + min(self._config.timeout_s, remaining_s))
             try:
                 response = self._registry.chat(
                     route, grant.request, deadline=deadline, cancelled=cancelled
@@ -195,7 +194,7 @@ class Runner:
         if (
             not isinstance(error, UpstreamTimeout)
             or error.upstream_status is not None
-            or remaining_s > self._timeout_s
+            or remaining_s > self._config.timeout_s
         ):
             return error
         return DeadlineExceeded(

@@ -5,7 +5,7 @@
 --       16 idempotency hash or '', 17 body hash, 18 policy for a lost call, 19 retention s,
 --       20 budget, 21 its match, 22 estimated tokens, 23 request id
 -- Returns {'ok', id} | {'joined', id, meta or ''} | {'mismatch', id} | {'no_worker', seconds or ''}
---       | {'full', what, seconds} | {'closed', why, ms}
+--       | {'full', what, seconds} | {'closed', why, ms, when it opens}
 local id, provider, queue, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local budget, match = ARGV[20], ARGV[21]
 local key = 'job:' .. id
@@ -62,7 +62,7 @@ if settings then
   local b = load_budget(budget)
   local cost = tonumber(ARGV[22])
   local ms, why = opens_in(b, settings, limit, now, lane, cost)
-  if CLOSED[why] and now + ms >= deadline then return {'closed', why, int(ms)} end
+  if CLOSED[why] and now + ms >= deadline then return {'closed', why, int(ms), int(now + ms)} end
   paced = is_paced(b, limit, now)
   if ms > 0 or paced then
     local ahead = redis.call('ZCARD', 'parked:' .. budget .. ':interactive')

@@ -9,6 +9,9 @@ local SLOT_WAIT_MS = 1000      -- the longest that an interactive job waits for 
 local PEOPLE_MS = 2000         -- somebody is there until so long after the last interactive job began or ended
 local TURN_MS = 1000           -- the longest that people wait for a batch job whose turn it is
 
+-- Upper bounds (ms) of the buckets in which upstream calls are counted; a last one has the rest.
+local LATENCIES = {50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000}
+
 -- A budget that is closed until a known time, and the error of a job whose deadline is nearer than that.
 local CLOSED = {
   rate_limited = {'rate_limited', 'its rate limit keeps it closed'},
@@ -40,6 +43,11 @@ local function save_budget(name, b)
   end
   if #gone > 0 then redis.call('HDEL', 'budget:' .. name, unpack(gone)) end
   if #set > 0 then redis.call('HSET', 'budget:' .. name, unpack(set)) end
+end
+
+-- As chat.jobs.queue_name has it.
+local function queue_of(provider, lane)
+  return lane == 'batch' and 'chat.' .. provider .. '.batch' or 'chat.' .. provider
 end
 
 -- What is configured for a provider, and for one pattern of its models; nil before a worker or the keeper said it.
@@ -112,7 +120,7 @@ end
 local function permits_of(provider, settings, now)
   local in_use = redis.call('ZCARD', 'leases:' .. provider)
   local batch = tonumber(redis.call('HGET', 'in_use:' .. provider, 'batch') or 0)
-  local waiting = redis.call('ZCARD', 'queued:chat.' .. provider)
+  local waiting = redis.call('ZCARD', 'queued:' .. queue_of(provider, 'interactive'))
   local lanes = redis.call('HMGET', 'lanes:' .. provider, 'since', 'active', 'turn')
   local free = settings.permits - in_use
   local most = settings.permits
@@ -125,7 +133,7 @@ local function permits_of(provider, settings, now)
   local turn = false
   if room == 0 and settings.turn > 0 and tonumber(lanes[1] or 0) >= settings.turn - 1 then
     -- A trickle, so that no batch job waits for ever: each Nth grant, once the oldest has waited long enough.
-    local oldest = redis.call('ZRANGE', 'queued:chat.' .. provider .. '.batch', 0, 0)[1]
+    local oldest = redis.call('ZRANGE', 'queued:' .. queue_of(provider, 'batch'), 0, 0)[1]
     local created = oldest and redis.call('HGET', 'job:' .. oldest, 'created')
     turn = created and now - created >= settings.max_wait or false
     if turn and lanes[3] and math.abs(now - lanes[3]) > TURN_MS then
@@ -146,12 +154,17 @@ local function batch_room(provider, settings, now)
   return room
 end
 
+-- A waiting job takes its place among those that its budget is to let through.
+local function line_up(id, provider, budget, match, lane, order)
+  redis.call('ZADD', 'parked:' .. budget .. ':' .. lane, order, id)
+  redis.call('HSET', 'parked', budget, provider .. ' ' .. match)
+end
+
 -- Put a job aside until its budget opens; the keeper brings it back.
 local function park(id, from, job, why)
   move(id, job.queue, from, 'waiting', why)
   unqueue(id, job.queue, job.budget, job.lane)
-  redis.call('ZADD', 'parked:' .. job.budget .. ':' .. job.lane, job.order, id)
-  redis.call('HSET', 'parked', job.budget, job.provider .. ' ' .. job.match)
+  line_up(id, job.provider, job.budget, job.match, job.lane, job.order)
   redis.call('HSET', 'job:' .. id, 'waiting', why)
   redis.call('HINCRBY', 'acct', 'parks', 1)
 end

@@ -22,8 +22,6 @@ local function reply(what, detail)
   return {what, detail, batch_room(provider, settings, now)}
 end
 
-local LATENCIES = {50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000}
-
 -- What the budget and the statistics learn, once per call: a repetition finds no permit to give back.
 local b = load_budget(budget)
 if held then
@@ -92,8 +90,7 @@ local function again()
   if tonumber(ARGV[16]) > 0 then
     redis.call('ZADD', 'due', int(now + tonumber(ARGV[16])), id)
   else
-    redis.call('ZADD', 'parked:' .. budget .. ':' .. record.lane, record.order, id)
-    redis.call('HSET', 'parked', budget, provider .. ' ' .. match)
+    line_up(id, provider, budget, match, record.lane, record.order)
     redis.call('HINCRBY', 'acct', 'parks', 1)
   end
   return reply('waiting', ARGV[17])

@@ -1,7 +1,7 @@
 -- What a provider is doing just now.
 -- ARGV: 1 provider
--- Returns JSON: {now, in_use, lanes: {lane: {depth, oldest, parked, starts_per_s}}, budgets: [{name, match, rate,
---         closed_until, why, used, day, interactive, batch, in_use, limit}], stats}
+-- Returns JSON: {now, day_ends, in_use, lanes: {lane: {depth, oldest, parked, starts_per_s}}, budgets: [{name, match, rate,
+--         learned, closed_until, why, used, interactive, batch, in_use, limit}], stats, latencies: [[most, calls]]}
 local provider = ARGV[1]
 local now = now_ms()
 local in_use, stats = {}, {}
@@ -14,7 +14,7 @@ hash_of('stats:' .. provider, stats)
 
 local lanes = {}
 for _, lane in ipairs({'interactive', 'batch'}) do
-  local queue = lane == 'batch' and 'chat.' .. provider .. '.batch' or 'chat.' .. provider
+  local queue = queue_of(provider, lane)
   local oldest = redis.call('ZRANGE', 'queued:' .. queue, 0, 0)[1]
   lanes[lane] = {depth = redis.call('ZCARD', 'queued:' .. queue), parked = 0, starts_per_s = starts_per_s(queue, now),
     oldest = oldest and tonumber(redis.call('HGET', 'job:' .. oldest, 'created') or now) or nil}
@@ -24,11 +24,12 @@ local budgets, seen = {}, {}
 local function look(budget, match)
   if seen[budget] then return end
   seen[budget] = true
-  local _, limit = settings_of(provider, match)
+  local settings, limit = settings_of(provider, match)
   local b = load_budget(budget)
-  local closed = b.closed_until and b.closed_until > now
+  local ms, why = opens_in(b, settings, limit, now, 'interactive', 0)
+  local closed = CLOSED[why] ~= nil
   local view = {name = budget, match = match, limit = limit, rate = rates_current(b, limit, now), learned = rates_learned(b, limit, now) ~= nil,
-    closed_until = closed and b.closed_until or nil, why = closed and b.why or nil,
+    closed_until = closed and now + ms or nil, why = closed and why or nil,
     used = b.day == math.floor(now / DAY_MS) and b.used or 0, in_use = in_use['budget ' .. budget] or 0}
   for _, lane in ipairs({'interactive', 'batch'}) do
     local key = 'parked:' .. budget .. ':' .. lane
@@ -48,4 +49,9 @@ for i = 1, #parked, 2 do
   local owner, match = string.match(parked[i + 1], '^(%S+) (.*)$')
   if owner == provider then look(parked[i], match) end
 end
-return cjson.encode({now = now, in_use = in_use, lanes = lanes, budgets = budgets, stats = stats})
+local latencies = {}
+for i, most in ipairs(LATENCIES) do latencies[i] = {most, stats['le ' .. most] or 0} end
+latencies[#latencies + 1] = {'+Inf', stats['le +Inf'] or 0}
+local day_ends = (math.floor(now / DAY_MS) + 1) * DAY_MS
+return cjson.encode({now = now, day_ends = day_ends, in_use = in_use, lanes = lanes, budgets = budgets, stats = stats,
+  latencies = latencies})

@@ -3,16 +3,12 @@
 -- Returns {how many came back, ms until the next one can, or -1}
 let_through()
 local now = now_ms()
-local FIELDS = {'state', 'provider', 'queue', 'lane', 'budget', 'match', 'order'}
 local MOST = 100  -- of one budget at a time
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'due', '-inf', int(now), 'LIMIT', 0, MOST)) do
   redis.call('ZREM', 'due', id)
-  local job = redis.call('HMGET', 'job:' .. id, unpack(FIELDS))
-  if job[1] == 'waiting' then
-    redis.call('ZADD', 'parked:' .. job[5] .. ':' .. job[4], job[7], id)
-    redis.call('HSET', 'parked', job[5], job[2] .. ' ' .. job[6])
-  end
+  local job = redis.call('HMGET', 'job:' .. id, 'state', 'provider', 'budget', 'match', 'lane', 'order')
+  if job[1] == 'waiting' then line_up(id, job[2], job[3], job[4], job[5], job[6]) end
 end
 
 local released, soonest = 0, -1
@@ -21,7 +17,7 @@ local function wake(ms)
 end
 
 local function bring_back(budget, provider, lane, count)
-  local queue = lane == 'batch' and 'chat.' .. provider .. '.batch' or 'chat.' .. provider
+  local queue = queue_of(provider, lane)
   local ids = redis.call('ZRANGE', 'parked:' .. budget .. ':' .. lane, 0, count - 1)
   -- The first goes to the front last, so that it is served first.
   for i = #ids, 1, -1 do
@@ -50,9 +46,10 @@ local function sweep(budget, provider, lane, why, opens_at)
   end
 end
 
--- How many calls like the first parked one the budget lets start now, and how long (ms) until one more can.
+-- How many calls like the first parked one the budget lets start now, and how long (ms) until one more can, if that
+-- is a matter of time.
 local function startable(b, settings, limit, lane, cost)
-  if not is_paced(b, limit, now) then return MOST, 20 end
+  if not is_paced(b, limit, now) then return MOST, nil end
   local copy, count = {}, 0
   for name, value in pairs(b) do copy[name] = value end
   while count < MOST do
@@ -88,7 +85,7 @@ local function release(budget, provider, settings, limit)
   local count, next_ms = 0, nil
   if people and open_for('interactive', people) then
     count, next_ms = startable(b, settings, limit, 'interactive', people.cost)
-    wake(next_ms)
+    if next_ms then wake(next_ms) end
     local turn = batch and settings.turn > 0 and (b.people or 0) >= settings.turn - 1
       and now - batch.created >= settings.max_wait and in_lists.batch == 0
       and opens_in(b, settings, limit, now, 'batch', batch.cost) <= 0
@@ -105,7 +102,7 @@ local function release(budget, provider, settings, limit)
   if redis.call('ZCARD', 'parked:' .. budget .. ':interactive') == 0 then
     local room
     room, next_ms = startable(b, settings, limit, 'batch', batch.cost)
-    wake(next_ms)
+    if next_ms then wake(next_ms) end
     if paced then room = room - tonumber(redis.call('HGET', 'budget:' .. budget, 'interactive') or 0) - in_lists.batch end
     if room > 0 and tonumber(fronts[2] or 0) <= 0 then bring_back(budget, provider, 'batch', room) end
   end
@@ -117,6 +114,7 @@ for i = 1, #parked, 2 do
   local settings, limit = settings_of(provider, match)
   if settings then release(parked[i], provider, settings, limit) end
 end
+if released > 0 then wake(20) end  -- There may be more of them.
 local due = redis.call('ZRANGE', 'due', 0, 0, 'WITHSCORES')
 if due[2] then wake(math.max(0, due[2] - now)) end
 return {released, math.ceil(soonest)}

@@ -90,6 +90,16 @@ def test_every_fault_of_redis_is_one_error(fault):
     assert error.value.retryable
 
 
+def test_a_defect_of_a_script_is_called_one(caplog):
+    """Who runs chatd must not look for trouble with Redis; the log says which line it was."""
+    text = "user_script:12: attempt to index a nil value script: f00, on @user_script:12."
+    with pytest.raises(QueueUnavailable, match="defect") as error, redis_errors():
+        raise redis.ResponseError(text)
+
+    assert "user_script:12" in caplog.text
+    assert "cannot be used" not in str(error.value)
+
+
 def test_callers_wait_for_a_connection_instead_of_being_refused():
     """redis-py's usual pool raises at its limit."""
     pool = connect("redis://127.0.0.1:1/0").connection_pool
