@@ -3,7 +3,8 @@
 -- Returns {how many came back, ms until the next one can, or -1}
 let_through()
 local now = now_ms()
-local MOST = 100  -- of one budget at a time
+-- Of one budget at a time: those that are brought back stand in the list before jobs of other budgets.
+local MOST = 40
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'due', '-inf', int(now), 'LIMIT', 0, MOST)) do
   redis.call('ZREM', 'due', id)
