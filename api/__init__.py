@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from api.frontend import Store
+    from chat.catalogue import Catalogue
     from chat.registry import Names
     from chat.replies import Replies
     from chat.settings import ChatdConfig
@@ -25,12 +26,13 @@ def create_app(
     names: Names | None = None,
     store: Store | None = None,
     replies: Replies | None = None,
+    catalogue: Catalogue | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Flask:
     """The application for ``config``; nothing is connected before the first request needs it.
 
-    What is not given is made: ``names`` from the environment's keys, ``store`` and ``replies`` from
-    the configured Redis, once per process. ``clock`` is monotonic, in seconds.
+    What is not given is made: ``names`` from the environment's keys, ``store``, ``replies`` and
+    ``catalogue`` from the configured Redis, once per process. ``clock`` is monotonic, in seconds.
     """
     # A gevent worker of gunicorn replaces the standard library's blocking calls after the fork and
     # before it asks for the application; what is imported here never sees the originals.
@@ -41,4 +43,5 @@ def create_app(
     if names is None:
         names = registered(config, os.environ)
     log_registration(names, logging.getLogger(__name__))
-    return build(FrontEnd(config, names, store=store, replies=replies, clock=clock))
+    front = FrontEnd(config, names, store=store, replies=replies, catalogue=catalogue, clock=clock)
+    return build(front)

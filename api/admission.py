@@ -14,22 +14,27 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from api.frontend import FrontEnd
 from api.headers import idempotency_key
 from api.output import json_response
-from api.schema import parse_chat
 from chat.errors import InvalidRequest, QueueUnavailable
+from chat.formats.chat import ChatCall, parse_chat
 from chat.jobs import NewJob, new_job_id
 from chat.types import Lane
 
-__all__ = ["accepted", "job_path", "naming", "read_job"]
+__all__ = ["accepted", "job_path", "naming", "new_job", "read_body", "read_job"]
 
 
 def read_job(front: FrontEnd, default_lane: Lane) -> NewJob:
-    """The job that the current request asks for, not admitted yet, with nobody waiting for it.
+    """The job that the current request asks for in chatd's own format; see ``new_job``."""
+    call = parse_chat(read_body(), max_timeout_s=front.config.max_timeout_s)
+    return new_job(front, call, default_lane)
+
+
+def new_job(front: FrontEnd, call: ChatCall, default_lane: Lane) -> NewJob:
+    """The job for a call and the current request's headers, not admitted, nobody waiting for it.
 
     Raises ``InvalidRequest`` and ``ProviderNotRegistered``.
     """
     config = front.config
     key = idempotency_key(request.headers)
-    call = parse_chat(_read_body(), max_timeout_s=config.max_timeout_s)
     route = front.names.route(call.request.model)
     lane = call.lane or default_lane
     usual_s = config.timeout_s if lane is Lane.INTERACTIVE else config.job_timeout_s
@@ -76,7 +81,8 @@ def job_path(job_id: str) -> str:
     return f"/v1/jobs/{job_id}"
 
 
-def _read_body() -> bytes:
+def read_body() -> bytes:
+    """The whole body of the current request. Raises ``InvalidRequest`` and werkzeug's 413."""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise InvalidRequest(

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from flask import Flask, Response, g, request
 
-from api import chat, errors, health, jobs, metrics, request_log
+from api import (
+    batches,
+    chat,
+    completions,
+    errors,
+    files,
+    health,
+    jobs,
+    metrics,
+    models,
+    request_log,
+    unread,
+)
 from api.frontend import EXTENSION, FrontEnd
 from api.headers import request_id
 
@@ -31,6 +43,7 @@ def build(front: FrontEnd) -> Flask:
 
     request_log.install(app)
     errors.install(app)
-    for module in (chat, jobs, health, metrics):
+    unread.install(app)
+    for module in (chat, completions, jobs, files, batches, models, health, metrics):
         app.register_blueprint(module.blueprint)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -18,9 +19,11 @@ from chat.jobs import NewJob, Outcome
 from chat.replies import Waiter
 from chat.types import JSON, Lane
 
-__all__ = ["blueprint"]
+__all__ = ["answer_job", "blueprint"]
 
 blueprint = Blueprint("chat", __name__)
+
+_Format = Callable[[str, JSON], JSON]
 
 #: Seconds a caller waits beyond the deadline, so that the job's own end is what decides.
 _GRACE_S = 1.0
@@ -30,11 +33,7 @@ _GRACE_S = 1.0
 def chat() -> Response:
     """Admit the job and wait for its end, as long as the caller prefers."""
     front = front_end()
-    job = read_job(front, Lane.INTERACTIVE)
-    preference = Preference.from_headers(request.headers)
-    if preference.wait_s is None:
-        return _answer(front, _until_the_end(front, job))
-    return _for_a_while(front, job, preference.wait_s, preference.applied)
+    return answer_job(front, read_job(front, Lane.INTERACTIVE), _in_our_format)
 
 
 @blueprint.get("/v1/chat/providers")
@@ -45,20 +44,39 @@ def providers() -> Response:
     return json_response({"default": front.names.default, **overview})
 
 
-def _for_a_while(front: FrontEnd, job: NewJob, seconds: float, applied: str | None) -> Response:
-    """Wait up to ``seconds``, then leave the job to itself. It is kept as long as any job."""
+def answer_job(front: FrontEnd, job: NewJob, formatted: _Format) -> Response:
+    """Admit ``job`` and answer as the caller prefers: with its end, or with 202 before that.
+
+    ``formatted`` makes the body of a job's id and its answer. The job's own error is raised.
+    """
+    preference = Preference.from_headers(request.headers)
+    if preference.wait_s is None:
+        return _answer(front, _until_the_end(front, job), formatted)
+    outcome = _for_a_while(front, job, preference.wait_s)
+    if isinstance(outcome, str):
+        return accepted(front, outcome, preference.applied)
+    response = _answer(front, outcome, formatted)
+    if preference.applied is not None:
+        response.headers["Preference-Applied"] = preference.applied
+    return response
+
+
+def _in_our_format(job_id: str, answer: JSON) -> JSON:
+    return {"id": job_id, **answer}
+
+
+def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | str:
+    """Wait up to ``seconds``, then leave the job to itself; it is kept as long as any job.
+
+    Returns its end, or its id while it has none or nobody wanted to wait.
+    """
     admitted = front.connections().store.admit(job)
     outcome = admitted.outcome
     if outcome is None and seconds > 0:
         most = job.timeout_ms / 1000 + _GRACE_S
         with naming(admitted.job_id):
             outcome = watch_outcome(front, admitted.job_id, min(seconds, most))
-    if outcome is None or seconds == 0:
-        return accepted(front, admitted.job_id, applied)
-    response = _answer(front, outcome)
-    if applied is not None:
-        response.headers["Preference-Applied"] = applied
-    return response
+    return admitted.job_id if outcome is None or seconds == 0 else outcome
 
 
 def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome:
@@ -105,7 +123,7 @@ def _watched(
     return front.connections().hangups.watch(connection, waiter.wake)
 
 
-def _answer(front: FrontEnd, outcome: Outcome) -> Response:
+def _answer(front: FrontEnd, outcome: Outcome, formatted: _Format) -> Response:
     """200 with the answer; the job's own error is raised."""
     outcome.raise_error()
     if outcome.response is None:
@@ -113,11 +131,11 @@ def _answer(front: FrontEnd, outcome: Outcome) -> Response:
             f"job {outcome.job_id} is over, but its answer is no longer kept; ask again",
             job_id=outcome.job_id,
         )
-    answer: JSON = {"id": outcome.job_id, **outcome.response}
+    answer = outcome.response
     queue_ms, upstream_ms = answer["queue_ms"], answer["latency_ms"]
     gateway_ms = max(0.0, (front.clock() - g.started) * 1000 - queue_ms - upstream_ms)
     return json_response(
-        answer,
+        formatted(outcome.job_id, answer),
         headers={
             "Server-Timing": f"queue;dur={queue_ms}, upstream;dur={upstream_ms}, "
             f"gateway;dur={gateway_ms:.1f}",

@@ -1,7 +1,7 @@
 """What the front end answers, as models for the OpenAPI document.
 
 Nothing is validated by them at run time; the tests check the views' answers against them, so that
-the document and the code cannot part. Requests are in ``api.schema``.
+the document and the code cannot part. Requests are in ``chat.formats.chat``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,28 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from api.schema import MetadataKey, MetadataValue
+from chat.files import LIFETIMES_S, Purpose
+from chat.formats.chat import MetadataKey, MetadataValue
 from chat.jobs import JobState
 from chat.types import Billed, FinishReason, Lane
 
-__all__ = ["Answer", "ErrorAnswer", "Health", "Metrics", "Providers", "Ready", "Record"]
+__all__ = [
+    "Answer",
+    "DeletedFile",
+    "ErrorAnswer",
+    "FileAnswer",
+    "FileContent",
+    "FileForm",
+    "Files",
+    "Health",
+    "Jobs",
+    "Metrics",
+    "ModelAnswer",
+    "Models",
+    "Providers",
+    "Ready",
+    "Record",
+]
 
 
 class _Output(BaseModel):
@@ -49,7 +66,9 @@ class _Content(_Output):
     latency_ms: int = Field(description="the upstream call alone")
     queue_ms: int = Field(description="from admission to the call")
     attempt_count: int
-    cost_usd: float | None = Field(None, description="only where the provider says it")
+    cost_usd: float | None = Field(
+        None, description="as the provider says, else by the configured prices; absent if unknown"
+    )
 
 
 class StoredAnswer(_Content):
@@ -103,12 +122,13 @@ class Waiting(_Output):
     """Why a job is not in a call."""
 
     reason: str
-    until: str | None = None
-    position: int | None = None
+    until: str | None = Field(None, description="RFC 3339; null when nobody knows")
+    position: int | None = Field(None, description="its place among those that wait for the same")
+    estimated_start_at: str | None = Field(None, description="RFC 3339; null when nobody knows")
 
 
-class Record(_Output):
-    """Everything known about a job; times are RFC 3339."""
+class ListedJob(_Output):
+    """A job in a list: all of its record but ``response``, which may be large."""
 
     id: str
     state: JobState
@@ -119,10 +139,27 @@ class Record(_Output):
     created_at: str
     deadline_at: str
     attempts: list[AttemptAnswer]
-    response: StoredAnswer | None
     error: ErrorDetail | None
     waiting: Waiting | None
     metadata: dict[MetadataKey, MetadataValue]
+
+
+class Record(ListedJob):
+    """Everything known about a job; times are RFC 3339."""
+
+    response: StoredAnswer | None
+
+
+class Jobs(_Output):
+    """One page of the jobs that match, newest first."""
+
+    jobs: list[ListedJob] = Field(
+        description="without `response`; GET /v1/jobs/{job_id} has it. May be fewer than `limit`, "
+        "even none, while `next` is set: one call looks at 1,000 jobs at the most"
+    )
+    next: str | None = Field(
+        description="what `after` has to be for the page that follows; null when there is none"
+    )
 
 
 class LaneAnswer(_Output):
@@ -241,6 +278,96 @@ class Providers(_Output):
     default: str
     providers: list[ProviderAnswer]
     jobs: JobCounts
+
+
+class ModelNotes(_Output):
+    """What chatd knows of a model beyond OpenAI's fields; what does not apply is absent."""
+
+    tier: Literal[True] | None = Field(None, description="a name of the configuration's [models]")
+    model: str | None = Field(None, description="the model id that the tier stands for")
+    weak: Literal[True] | None = Field(None, description="one of weak_models")
+
+
+class ModelAnswer(_Output):
+    """A name that `model` of a chat can have."""
+
+    id: str
+    object: Literal["model"]
+    created: int = Field(description="seconds since the epoch; 0 where the provider does not say")
+    owned_by: str = Field(description="the provider, or chatd for a tier")
+    chatd: ModelNotes | None = Field(None, description="absent where there is nothing to add")
+
+
+class ModelLists(_Output):
+    """How old the lists are."""
+
+    lists: dict[str, str | None] = Field(
+        description="when each registered provider's list was fetched (RFC 3339); null: there is "
+        "none of the last day"
+    )
+
+
+class Models(_Output):
+    """The tiers, and what each registered provider lists."""
+
+    object: Literal["list"]
+    data: list[ModelAnswer]
+    chatd: ModelLists
+
+
+class FileAnswer(_Output):
+    """A stored file, as OpenAI's API shows one; times are seconds since the epoch."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int | None = Field(description="null: never")
+    filename: str
+    purpose: Purpose
+    status: Literal["processed"]
+
+
+class Files(_Output):
+    """One page of the files that are there."""
+
+    object: Literal["list"]
+    data: list[FileAnswer]
+    first_id: str | None
+    last_id: str | None = Field(description="what `after` has to be for the page that follows")
+    has_more: bool
+
+
+class DeletedFile(_Output):
+    """A file that is no more."""
+
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]
+
+
+class FileContent(RootModel[str]):
+    """What is in a file, as it was uploaded or written."""
+
+
+class FileForm(_Output):
+    """An upload, as multipart/form-data. Unlike JSON bodies it is checked part by part."""
+
+    file: str = Field(
+        description="with a filename; at most `file_limit` of the configuration",
+        json_schema_extra={"contentMediaType": "application/octet-stream"},
+    )
+    purpose: Literal["batch"]
+    anchor: Literal["created_at"] | None = Field(
+        None, alias="expires_after[anchor]", description="together with the seconds"
+    )
+    seconds: int | None = Field(
+        None,
+        alias="expires_after[seconds]",
+        ge=LIFETIMES_S[0],
+        le=LIFETIMES_S[1],
+        description="how long the file is kept; otherwise `file_retention_s` of the configuration",
+    )
 
 
 class Metrics(RootModel[str]):

@@ -1,4 +1,4 @@
-"""Errors on their way out: each ``ChatError`` class has its HTTP status here, and nowhere else."""
+"""Errors on their way out: every error of a view becomes one of ours, in JSON."""
 
 from __future__ import annotations
 
@@ -13,67 +13,35 @@ from werkzeug.exceptions import (
     RequestEntityTooLarge,
 )
 
-from api.body import shown
 from api.output import json_response
 from chat import errors
-from chat.errors import ChatError, InvalidRequest, TooLarge
-from chat.types import JSON
+from chat.errors import ChatError, InvalidRequest, QueueUnavailable, TooLarge
+from chat.formats.errors import STATUS, error_body
+from chat.formats.strict_json import shown
+from chat.types import JSON, Billed
 
-__all__ = ["STATUS", "error_body", "error_response", "install"]
+__all__ = ["chat_error", "error_response", "install"]
 
 _log = logging.getLogger(__name__)
-
-#: The HTTP status of every error; a test holds that no class is missing.
-STATUS: dict[type[ChatError], int] = {
-    errors.InvalidRequest: 400,
-    errors.ProviderNotRegistered: 404,
-    errors.JobNotFound: 404,
-    errors.JobCancelled: 409,
-    errors.ResultExpired: 410,
-    errors.TooLarge: 413,
-    errors.IdempotencyMismatch: 422,
-    errors.QueueFull: 429,
-    errors.UpstreamRateLimited: 429,
-    errors.QuotaExhausted: 429,
-    errors.ChatError: 500,
-    errors.UpstreamError: 502,
-    errors.UpstreamRejected: 502,
-    errors.UpstreamAuth: 502,
-    errors.UpstreamNotFound: 502,
-    errors.UpstreamUnavailable: 502,
-    errors.UpstreamProtocolError: 502,
-    errors.ContentFiltered: 502,
-    errors.OutcomeUnknown: 502,
-    errors.QueueUnavailable: 503,
-    errors.NoWorker: 503,
-    errors.Draining: 503,
-    errors.DeadlineExceeded: 504,
-    errors.UpstreamTimeout: 504,
-}
 
 #: Seconds for ``Retry-After`` where a caller should come back and nobody knows when.
 _RETRY_AFTER_S = {429: 10, 503: 5}
 _QUOTA_RETRY_AFTER_S = 60
 
-
-def error_body(error: ChatError) -> JSON:
-    """``{"error": {"code", "message", "type", "param", …}}`` with the extras that are known."""
-    wire = error.to_wire()
-    return {
-        "error": {
-            "code": wire.pop("code"),
-            "message": wire.pop("message"),
-            "type": _type_of(error),
-            "param": wire.pop("param", None),
-            **wire,
-        }
-    }
+#: OpenAI's clients repeat 408, 409, 429 and every 5xx on their own, unless this header says
+#: ``false`` (openai/openai-python, _base_client.py).
+_SHOULD_RETRY = "X-Should-Retry"
 
 
-def error_response(error: ChatError) -> Response:
-    """The response for an error, with ``Retry-After`` where coming back makes sense."""
-    status = STATUS[type(error)]
-    response = json_response(error_body(error), status)
+def error_response(error: ChatError, told: tuple[int, JSON] | None = None) -> Response:
+    """The response for an error, with ``Retry-After`` where coming back makes sense.
+
+    ``told`` is its status and body where they are not the usual ones.
+    """
+    status, body = told or (STATUS[type(error)], error_body(error))
+    response = json_response(body, status)
+    if not _may_be_repeated(error):
+        response.headers[_SHOULD_RETRY] = "false"
     seconds = error.retry_after_s
     if seconds is None:
         seconds = _RETRY_AFTER_S.get(status)
@@ -86,31 +54,31 @@ def error_response(error: ChatError) -> Response:
 
 def install(app: Flask) -> None:
     """Make every error of ``app`` a JSON body, Flask's own and unexpected ones as well."""
-    app.register_error_handler(ChatError, _chat_error)
+    app.register_error_handler(ChatError, chat_error)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _type_of(error: ChatError) -> str:
-    status = STATUS[type(error)]
-    if status == 429:  # noqa: PLR2004 - a status reads best as its number
-        return "rate_limit_error"
-    if isinstance(error, errors.UpstreamError):
-        return "upstream_error"
-    return "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004 - see above
-
-
-def _chat_error(error: ChatError) -> Response:
-    # For the request's line of log.
+def chat_error(error: ChatError, told: tuple[int, JSON] | None = None) -> Response:
+    """``error_response``, with what the request's line of log says about the error."""
     g.error_code, g.job_id = error.code, error.job_id
-    return error_response(error)
+    return error_response(error, told)
+
+
+def _may_be_repeated(error: ChatError) -> bool:
+    """Whether the same request may succeed and cannot be billed twice.
+
+    When Redis goes away after it was given a job, nobody knows whether it has it.
+    """
+    perhaps_queued = isinstance(error, QueueUnavailable) and error.job_id is not None
+    return error.retryable and error.billed is Billed.NO and not perhaps_queued
 
 
 def _http_exception(error: HTTPException) -> Response | HTTPException:
     """Flask's and werkzeug's own refusals, in our form."""
     if isinstance(error, RequestEntityTooLarge):
         limit = request.max_content_length
-        return _chat_error(
+        return chat_error(
             TooLarge(f"the body is larger than {limit} bytes (body_limit); send a smaller one")
         )
     if error.code is None or error.code < 400:  # noqa: PLR2004 - see above
@@ -134,7 +102,7 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
             "param": None,
         }
     }
-    response = json_response(body, error.code)
+    response = json_response(body, error.code, {_SHOULD_RETRY: "false"})
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return response
@@ -148,6 +116,6 @@ def _unexpected(error: Exception) -> Response:
         request.path,
         exc_info=error,
     )
-    return _chat_error(
+    return chat_error(
         ChatError(f"chatd met an unexpected error; its log has it as request {g.request_id}")
     )

@@ -12,14 +12,18 @@ from typing import Protocol, cast
 from flask import current_app
 
 from api.hangup import HangupMonitor
+from chat.batches.folder import BatchStore
+from chat.catalogue import Catalogue
 from chat.connection import connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
+from chat.files import FileStore
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
+from chat.reader import Page
 from chat.registry import Names
 from chat.replies import Replies
 from chat.settings import ChatdConfig
 from chat.store import Admitted, JobStore
-from chat.types import JSON
+from chat.types import JSON, Lane
 
 __all__ = ["EXTENSION", "Connections", "FrontEnd", "Store", "front_end"]
 
@@ -35,6 +39,17 @@ class Store(Protocol):
 
     def record(self, job_id: str) -> JobRecord:
         """The record of a job."""
+
+    def listed(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        provider: str | None = None,
+        lane: Lane | None = None,
+        limit: int = 20,
+        after: str | None = None,
+    ) -> Page:
+        """The newest jobs that match, a page of them."""
 
     def watch(self, job_id: str, channel: str) -> Outcome | None:
         """The job's end if it is over; else the channel will be told."""
@@ -65,6 +80,7 @@ class Connections:
     store: Store
     replies: Replies
     hangups: HangupMonitor
+    catalogue: Catalogue
 
 
 class FrontEnd:
@@ -81,13 +97,17 @@ class FrontEnd:
         *,
         store: Store | None = None,
         replies: Replies | None = None,
+        catalogue: Catalogue | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.names = names
         self.clock = clock
+        self.files = FileStore(config.data_dir / "files")
+        self.batches = BatchStore(config.data_dir / "batches")
         self._store = store
         self._replies = replies
+        self._catalogue = catalogue
         self._lock = threading.Lock()
         self._made: tuple[int, Connections] | None = None
 
@@ -103,17 +123,21 @@ class FrontEnd:
             return self._made[1]
 
     def _connect(self) -> Connections:
-        if self._store is not None and self._replies is not None:
-            return Connections(self._store, self._replies, HangupMonitor())
+        if self._store is not None and self._replies is not None and self._catalogue is not None:
+            return Connections(self._store, self._replies, HangupMonitor(), self._catalogue)
         try:
             url = redis_url(self.config)
         except ConfigError as error:
             # `chatd up` may still be starting its Redis; the next request tries again.
             raise QueueUnavailable(str(error)) from error
-        store = JobStore(connect(url), self.config)
+        client = connect(url)
+        store = JobStore(client, self.config)
         # The listener's client is its own: a busy pool must not keep it from subscribing again.
         return Connections(
-            self._store or store, self._replies or Replies(connect(url), store), HangupMonitor()
+            self._store or store,
+            self._replies or Replies(connect(url), store),
+            HangupMonitor(),
+            self._catalogue or Catalogue(client),
         )
 
 

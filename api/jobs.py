@@ -1,30 +1,40 @@
-"""Jobs nobody holds a connection for: ``POST /v1/jobs``, its record, and its cancellation."""
+"""Jobs nobody holds a connection for: ``POST /v1/jobs``, records, lists of them, cancellation."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TypeVar
 
 from flask import Blueprint, Response, request
 
 from api.admission import accepted, read_job
-from api.body import shown
 from api.frontend import FrontEnd, front_end
 from api.output import json_response
 from api.waiting import watch_outcome
 from chat.errors import InvalidRequest, JobNotFound
-from chat.types import Lane
+from chat.formats.strict_json import place, shown
+from chat.jobs import JobRecord, JobState, made_at
+from chat.routing import PROVIDERS
+from chat.types import JSON, Lane
 
-__all__ = ["MOST_WAIT_S", "blueprint"]
+__all__ = ["MOST_LISTED", "MOST_WAIT_S", "blueprint"]
+
+_Word = TypeVar("_Word", bound=str)
 
 blueprint = Blueprint("jobs", __name__)
 
 #: The most seconds that one long poll waits.
 MOST_WAIT_S = 300.0
+#: The most jobs on one page of the list, and how many there are unless ``limit`` says so.
+MOST_LISTED = 100
+_LISTED = 20
 #: Seconds that a cancellation waits for the worker to close its upstream call.
 _CANCEL_WAIT_S = 2.0
 
-_JOB_ID = re.compile(r"job_[0-9a-hjkmnp-tv-z]{26}")
+_FILTERS = ("state", "provider", "lane", "limit", "after")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_WHOLE = re.compile(r"[0-9]{1,9}")
 
 
 @blueprint.post("/v1/jobs")
@@ -34,6 +44,22 @@ def submit() -> Response:
     job = read_job(front, Lane.BATCH)
     admitted = front.connections().store.admit(job)
     return accepted(front, admitted.job_id)
+
+
+@blueprint.get("/v1/jobs")
+def show_many() -> Response:
+    """The newest jobs that match, one page of them."""
+    given = _filters()
+    states, provider, lane = given.get("state"), given.get("provider"), given.get("lane")
+    store = front_end().connections().store
+    page = store.listed(
+        states=() if states is None else _each_of("state", states, list(JobState)),
+        provider=None if provider is None else _one_of("provider", provider, PROVIDERS),
+        lane=None if lane is None else _one_of("lane", lane, list(Lane)),
+        limit=_limit(given.get("limit", str(_LISTED))),
+        after=_after(given.get("after")),
+    )
+    return json_response({"jobs": [_listed(r) for r in page.records], "next": page.after})
 
 
 @blueprint.get("/v1/jobs/<job_id>")
@@ -62,9 +88,16 @@ def _record(front: FrontEnd, job_id: str) -> Response:
     return json_response(front.connections().store.record(job_id).to_wire())
 
 
+def _listed(record: JobRecord) -> JSON:
+    wire = record.to_wire()
+    # Left out, not null: null would say that there is no answer.
+    del wire["response"]
+    return wire
+
+
 def _check_id(job_id: str) -> None:
     """Refuse what cannot be a job id before Redis is asked for it."""
-    if _JOB_ID.fullmatch(job_id) is None:
+    if made_at(job_id) is None:
         raise JobNotFound(
             f"{shown(job_id)} is not a job id; those are job_ and 26 characters, as in the "
             "Location of POST /v1/jobs"
@@ -80,3 +113,56 @@ def _wait_s() -> float:
             param="wait",
         )
     return float(text)
+
+
+def _filters() -> dict[str, str]:
+    """The query of a list: a filter that was misspelt must not look as if it had been kept."""
+    for name, values in request.args.lists():
+        if name not in _FILTERS:
+            raise InvalidRequest(
+                f"{shown(name)} is not a known parameter; a list of jobs takes "
+                f"{', '.join(_FILTERS)}",
+                param=place([name]),
+            )
+        if len(values) > 1:
+            raise InvalidRequest(
+                f"{name} is given {len(values)} times; give it once (several states are "
+                "separated by commas)",
+                param=name,
+            )
+    return request.args.to_dict()
+
+
+def _each_of(name: str, text: str, known: Sequence[_Word]) -> list[_Word]:
+    """Words with commas between them."""
+    return [_one_of(name, word, known) for word in text.split(",")]
+
+
+def _one_of(name: str, text: str, known: Sequence[_Word]) -> _Word:
+    for word in known:
+        if word == text:
+            return word
+    raise InvalidRequest(
+        f"{name} is {shown(text)}, but must be one of {', '.join(known)}; leave it out for all",
+        param=name,
+    )
+
+
+def _limit(text: str) -> int:
+    if _WHOLE.fullmatch(text) is None or not 1 <= int(text) <= MOST_LISTED:
+        raise InvalidRequest(
+            f"limit is {shown(text)}, but must be a whole number from 1 to {MOST_LISTED}; "
+            "ask for more with after, which takes the next of this page",
+            param="limit",
+        )
+    return int(text)
+
+
+def _after(text: str | None) -> str | None:
+    if text is not None and made_at(text) is None:
+        raise InvalidRequest(
+            f"after is {shown(text)}, but must be a job id; take the next of the page before, "
+            "or leave it out to begin with the newest job",
+            param="after",
+        )
+    return text

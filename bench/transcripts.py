@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from api.errors import STATUS
 from chat.errors import error_classes
+from chat.formats.errors import STATUS
+from chat.jobs import new_id, new_job_id
 from tests.stack import Stack
 from tests.upstream import Answer, End, Request, ScriptedUpstream
 from tests.waiting import eventually
@@ -40,7 +41,7 @@ TABLE = {cls.code: STATUS[cls] for cls in error_classes()} | {
 NOT_PROVOKED = {
     "draining": "nothing raises it yet: a front end that stops closes its port",
     "internal_error": "a fault of chatd's own, and none is known",
-    "result_expired": "an answer goes together with its record, and is then job_not_found",
+    "storage_unavailable": "the disk below data_dir would have to be full",
 }
 SHOWN_HEADERS = (
     "allow",
@@ -68,6 +69,11 @@ KEYS = {
     "OPENROUTER_API_KEY": "",
     "OPENCODE_API_KEY": "",
 }
+#: One budget for each model, so that a refusal for an hour closes none of the others.
+BUDGETS = "".join(
+    f'[[chatd.providers.{name}.limits]]\nmatch = "*"\nper_model = true\n'
+    for name in ("ollama", "kimi")
+)
 
 
 def _error(message: str, status: int, **headers: str) -> Answer:
@@ -216,9 +222,15 @@ def refusals(show: Transcripts) -> None:
         "-d",
         chat("qwen3:8b:cloud"),
     )
+    show.error("job_not_found", "no job has this id", f"/v1/jobs/{new_job_id()}")
     show.error(
-        "job_not_found", "no job ever had this id", "/v1/jobs/job_00000000000000000000000000"
+        "result_expired",
+        "the id is of 1970: a record of it would have been removed",
+        "/v1/jobs/job_00000000000000000000000000",
     )
+    show.error("file_not_found", "no file has this id", f"/v1/files/{new_id('file-')}")
+    show.error("batch_not_found", "no batch has this id", f"/v1/batches/{new_id('batch_')}")
+    show.error("model_not_found", "no list has it", "/v1/models/nobody/knows-it")
     show.error("not_found", "no such path", "/v1/chats")
     show.error("method_not_allowed", "GET where only POST is", "/v1/chat")
 
@@ -299,7 +311,7 @@ def run(curl: str, folder: Path) -> int:
             {"ollama": upstream.url, "kimi": f"{upstream.url}/kimi"},
             environ=KEYS,
             settings=SETTINGS,
-            tail=NOT_REGISTERED,
+            tail=f"{NOT_REGISTERED}\n{BUDGETS}",
         )
         try:
             stack.start()

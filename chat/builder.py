@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from chat.errors import ConfigError
-from chat.keys import resolve_key
+from chat.keys import Secret, resolve_key
+from chat.providers.catalogue import ModelSource, ollama_listing, openai_listing
 from chat.providers.ollama import Ollama
 from chat.providers.ollama_cloud import OllamaCloud
 from chat.providers.openai_compat import kimi, opencode, openrouter
 from chat.providers.upstream import Upstream
 from chat.registry import Registry, registered
 from chat.routing import PROVIDERS
-from chat.settings import ChatdConfig
+from chat.settings import ChatdConfig, ProviderConfig
 from chat.types import Provider
 
-__all__ = ["build_provider", "build_registry"]
+__all__ = ["build_model_source", "build_provider", "build_registry"]
+
+#: The largest list of models that is read. OpenRouter describes each of its hundreds at length.
+_MOST_LIST_BYTES = 8 * 1024 * 1024
 
 
 def build_registry(
@@ -37,7 +41,8 @@ def build_registry(
         for name in names.names
         if only is None or name in only
     }
-    return Registry(providers, {name: missing.remedy for name, missing in names.missing.items()})
+    remedies = {name: missing.remedy for name, missing in names.missing.items()}
+    return Registry(providers, remedies, prices=config.prices)
 
 
 def build_provider(config: ChatdConfig, name: str, environ: Mapping[str, str]) -> Provider:
@@ -45,12 +50,7 @@ def build_provider(config: ChatdConfig, name: str, environ: Mapping[str, str]) -
 
     Raises ``ConfigError`` for a name that no provider has, and for one that is not registered.
     """
-    _check_name(name)
-    missing = registered(config, environ).missing.get(name)
-    if missing is not None:
-        raise ConfigError(f"provider {name} is not registered: {missing}")
-    settings = config.providers[name]
-    secret = resolve_key(settings, environ).secret
+    settings, secret = _registered(config, name, environ)
     upstream = Upstream(name, settings.base_url, secret=secret)
     match name:
         case "ollama":
@@ -67,6 +67,36 @@ def build_provider(config: ChatdConfig, name: str, environ: Mapping[str, str]) -
             return kimi(upstream)
         case _:
             raise AssertionError(f"{name} is in PROVIDERS and has no line here")
+
+
+def build_model_source(config: ChatdConfig, name: str, environ: Mapping[str, str]) -> ModelSource:
+    """What lists the models of one provider, over connections of its own.
+
+    Raises ``ConfigError`` as ``build_provider`` does.
+    """
+    settings, secret = _registered(config, name, environ)
+
+    def upstream(base_url: str) -> Upstream:
+        return Upstream(name, base_url, secret=secret, max_body_bytes=_MOST_LIST_BYTES)
+
+    if name in ("ollama", "ollama_cloud"):
+        return ModelSource(ollama_listing(upstream(settings.base_url)))
+    listings = [openai_listing(upstream(settings.base_url))]
+    if settings.go_base_url is not None:
+        listings.append(openai_listing(upstream(settings.go_base_url), prefix="opencode-go/"))
+    return ModelSource(*listings)
+
+
+def _registered(
+    config: ChatdConfig, name: str, environ: Mapping[str, str]
+) -> tuple[ProviderConfig, Secret | None]:
+    """The settings of a registered provider, and its key if it has one."""
+    _check_name(name)
+    missing = registered(config, environ).missing.get(name)
+    if missing is not None:
+        raise ConfigError(f"provider {name} is not registered: {missing}")
+    settings = config.providers[name]
+    return settings, resolve_key(settings, environ).secret
 
 
 def _check_name(name: str) -> None:

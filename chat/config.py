@@ -15,8 +15,9 @@ from pathlib import Path
 
 from chat.addresses import host_and_port, http_url_fault, redis_url_fault
 from chat.errors import ConfigError, InvalidRequest
+from chat.prices import read_price
 from chat.routing import PROVIDERS, resolve
-from chat.settings import ChatdConfig, GatewayConfig, LimitConfig, ProviderConfig
+from chat.settings import ChatdConfig, GatewayConfig, LimitConfig, PriceConfig, ProviderConfig
 from chat.tables import Table
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ChatdConfig",
     "GatewayConfig",
     "LimitConfig",
+    "PriceConfig",
     "ProviderConfig",
     "load_config",
 ]
@@ -105,9 +107,12 @@ def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
         max_queued=chatd.whole("max_queued", usual.max_queued, at_most=10**8),
         max_queued_bytes=chatd.size("max_queued_bytes", usual.max_queued_bytes),
         body_limit=chatd.size("body_limit", usual.body_limit),
+        file_limit=chatd.size("file_limit", usual.file_limit),
+        file_retention_s=chatd.seconds("file_retention_s", usual.file_retention_s, zero=True),
         # Workers report every five seconds: one report may be late.
         worker_grace_s=chatd.seconds("worker_grace_s", usual.worker_grace_s, at_least=10),
         retention_s=chatd.whole("retention_s", usual.retention_s, at_most=_LONGEST_RETENTION_S),
+        batch_max_lines=chatd.whole("batch_max_lines", usual.batch_max_lines, at_most=1_000_000),
         sync_retention_s=chatd.whole(
             "sync_retention_s", usual.sync_retention_s, at_most=_LONGEST_RETENTION_S
         ),
@@ -122,6 +127,8 @@ def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
         api_processes=chatd.whole("api_processes", usual.api_processes, at_most=256),
         log_level=chatd.choice("log_level", usual.log_level, _LOG_LEVELS),
         log_format=chatd.choice("log_format", usual.log_format, ("json", "text")),
+        models_refresh_s=chatd.seconds("models_refresh_s", usual.models_refresh_s, zero=True),
+        prices=tuple(read_price(price) for price in chatd.tables("prices")),
         providers=_providers(chatd.table("providers"), usual.providers, api),
         models=tiers,
         weak_models=weak_models,

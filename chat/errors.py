@@ -2,8 +2,9 @@
 
     ChatError
       InvalidRequest  TooLarge  IdempotencyMismatch  ProviderNotRegistered
-      JobNotFound  JobCancelled  ResultExpired  QueueFull  DeadlineExceeded
-      QueueUnavailable  NoWorker  Draining
+      JobNotFound  ModelNotFound  JobCancelled  ResultExpired  QueueFull  DeadlineExceeded
+      FileNotFound  BatchNotFound
+      QueueUnavailable  StorageUnavailable  NoWorker  Draining
       UpstreamError
         UpstreamRejected  UpstreamAuth  UpstreamNotFound  UpstreamUnavailable
         UpstreamProtocolError  ContentFiltered  OutcomeUnknown
@@ -20,15 +21,18 @@ from typing import Any, ClassVar, Self
 from chat.types import JSON, Billed
 
 __all__ = [
+    "BatchNotFound",
     "ChatError",
     "ConfigError",
     "ContentFiltered",
     "DeadlineExceeded",
     "Draining",
+    "FileNotFound",
     "IdempotencyMismatch",
     "InvalidRequest",
     "JobCancelled",
     "JobNotFound",
+    "ModelNotFound",
     "NoWorker",
     "OutcomeUnknown",
     "ProviderNotRegistered",
@@ -36,6 +40,7 @@ __all__ = [
     "QueueUnavailable",
     "QuotaExhausted",
     "ResultExpired",
+    "StorageUnavailable",
     "TooLarge",
     "UpstreamAuth",
     "UpstreamError",
@@ -153,6 +158,24 @@ class JobNotFound(ChatError):
     code = "job_not_found"
 
 
+class FileNotFound(ChatError):
+    """No file has this id, or it was deleted or has expired."""
+
+    code = "file_not_found"
+
+
+class BatchNotFound(ChatError):
+    """No batch has this id."""
+
+    code = "batch_not_found"
+
+
+class ModelNotFound(ChatError):
+    """No list of models has this one; a chat with it may be answered all the same."""
+
+    code = "model_not_found"
+
+
 class JobCancelled(ChatError):
     """Somebody cancelled the job."""
 
@@ -182,6 +205,13 @@ class QueueUnavailable(ChatError):
     """Redis cannot be reached or refuses writes."""
 
     code = "redis_unavailable"
+    retryable = True
+
+
+class StorageUnavailable(ChatError):
+    """The disk below ``data_dir`` is full, or cannot be read or written."""
+
+    code = "storage_unavailable"
     retryable = True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ __all__ = [
     "JobState",
     "NewJob",
     "Outcome",
+    "made_at",
+    "new_id",
     "new_job_id",
     "new_token",
     "queue_name",
@@ -30,12 +33,37 @@ __all__ = [
 TASK_NAME = "chatd.run_job"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_JOB_ID = re.compile(rf"job_[{_ALPHABET}]{{26}}")
+
+
+def new_id(prefix: str, milliseconds: int | None = None, chance: bytes | None = None) -> str:
+    """``prefix`` and 26 characters that sort by time: 48 bits of milliseconds, 80 bits of chance.
+
+    Whoever gives both gets the same id each time.
+    """
+    if milliseconds is None:
+        milliseconds = time.time_ns() // 1_000_000
+    number = milliseconds << 80 | int.from_bytes(os.urandom(10) if chance is None else chance[:10])
+    return prefix + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def new_job_id() -> str:
-    """``job_`` and 26 characters that sort by time: 48 bits of milliseconds, 80 bits of chance."""
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
-    return "job_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    """``job_`` and 26 characters that sort by time."""
+    return new_id("job_")
+
+
+def made_at(job_id: str) -> int | None:
+    """When an id was made, in ms since the epoch; ``None`` for what is no job id.
+
+    By the clock of who made it: it may lie in the future.
+    """
+    if _JOB_ID.fullmatch(job_id) is None:
+        return None
+    # The first ten of 26 characters have the 48 bits of time, and two that are always 0.
+    milliseconds = 0
+    for character in job_id[4:14]:
+        milliseconds = milliseconds << 5 | _ALPHABET.index(character)
+    return milliseconds
 
 
 def new_token() -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chat.errors import ChatError, ProviderNotRegistered
 from chat.keys import resolve_key
+from chat.prices import cost_of
 from chat.routing import PROVIDERS, Route, quoted, resolve
-from chat.settings import ChatdConfig, ProviderConfig
+from chat.settings import ChatdConfig, PriceConfig, ProviderConfig
 from chat.types import Cancelled, ChatRequest, ChatResponse, Deadline, Provider
 
 __all__ = [
@@ -73,7 +74,8 @@ class Names:
 class Registry:
     """The providers of one worker process, each reached by its route.
 
-    ``missing`` has, for providers that are not here, the way to get them. ``clock`` counts seconds.
+    ``missing`` has, for providers that are not here, the way to get them. ``prices`` is what calls
+    cost where the provider does not say it. ``clock`` counts seconds.
     """
 
     def __init__(
@@ -81,10 +83,12 @@ class Registry:
         providers: Mapping[str, Provider],
         missing: Mapping[str, str] | None = None,
         *,
+        prices: Sequence[PriceConfig] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._providers = dict(providers)
         self._missing = dict(missing or {})
+        self._prices = tuple(prices)
         self._clock = clock
 
     @property
@@ -103,8 +107,9 @@ class Registry:
         """Make one upstream call with ``route.model`` and say whose answer it is.
 
         ``provider``, ``upstream_model`` and ``latency_ms`` are filled in here, into the answer and
-        onto every ``ChatError``, so that no provider can forget them. Any other exception is a
-        fault of the provider's code: it passes unchanged but for a note that names the route.
+        onto every ``ChatError``, so that no provider can forget them, and ``cost_usd`` where the
+        provider left it out and a price is configured. Any other exception is a fault of the
+        provider's code: it passes unchanged but for a note that names the route.
 
         Raises ``ProviderNotRegistered`` when the provider is not in this registry, and whatever
         ``Provider.chat`` raises.
@@ -131,7 +136,15 @@ class Registry:
             provider=route.provider,
             upstream_model=route.model,
             latency_ms=self._milliseconds_since(begun),
+            cost_usd=self._cost(route, response),
         )
+
+    def _cost(self, route: Route, response: ChatResponse) -> float | None:
+        """The provider's own figure, which knows of caches and discounts, else the table's."""
+        if response.cost_usd is not None:
+            return response.cost_usd
+        counts = response.input_tokens, response.output_tokens
+        return cost_of(self._prices, route.provider, route.model, *counts)
 
     def _milliseconds_since(self, begun: float) -> int:
         return round((self._clock() - begun) * 1000)

@@ -92,11 +92,17 @@ class Replies:
         return waiter
 
     def rename(self, waiter: Waiter, job_id: str) -> None:
-        """Wait for another job instead: admission joined an earlier one."""
+        """Wait for another job instead: admission joined an earlier one.
+
+        Raises ``QueueUnavailable``.
+        """
         self.forget(waiter)
         waiter.job_id = job_id
         with self._lock:
             self._waiting.setdefault(job_id, set()).add(waiter)
+        # Its end may have been told since the admission, when nobody here waited for that id.
+        for outcome in self._store.outcomes([job_id]).values():
+            waiter.deliver(outcome)
 
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting."""

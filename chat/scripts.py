@@ -23,6 +23,7 @@ _NAMES = (
     "expire",
     "finish",
     "heartbeat",
+    "list",
     "overview",
     "place",
     "reclaim",
@@ -30,6 +31,7 @@ _NAMES = (
     "republish",
     "retire",
     "room",
+    "settle",
     "start",
     "watch",
 )

@@ -10,7 +10,7 @@ from chat.addresses import host_and_port, is_loopback
 from chat.errors import ConfigError
 from chat.types import Lane
 
-__all__ = ["ChatdConfig", "GatewayConfig", "LimitConfig", "ProviderConfig"]
+__all__ = ["ChatdConfig", "GatewayConfig", "LimitConfig", "PriceConfig", "ProviderConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,19 @@ class LimitConfig:
     requests_per_minute: int | None = None
     requests_per_day: int | None = None
     tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceConfig:
+    """What calls of the models that the glob ``match`` fits cost, in US dollars.
+
+    ``match`` is held against full names, such as ``openrouter/anthropic/claude-sonnet-4.5``.
+    """
+
+    match: str
+    input_per_million_usd: float
+    output_per_million_usd: float
+    per_call_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,14 +145,17 @@ class ChatdConfig:
     ``timeout_s`` bounds one upstream call and is the default deadline of an interactive job,
     ``job_timeout_s`` that of a batch job, ``max_timeout_s`` the most a request may ask for.
     ``retention_s`` is how long an ended job can be read, ``sync_retention_s`` the same for an
-    answer a caller waited for. ``on_lost_call`` says per lane whether a job whose worker vanished
+    answer a caller waited for. ``file_retention_s`` is how long a file is kept, 0 for
+    ever. ``batch_max_lines`` bounds the requests of one batch.
+    ``on_lost_call`` says per lane whether a job whose worker vanished
     in mid-call, or whose call ended without a word, is tried again (``retry``) or ends (``fail``).
     ``max_attempts`` counts the answers of one job that a retry may mend. ``batch_share`` of a
     provider's permits is what batch jobs may use while somebody waits there, ``batch_min_share`` of
     its grants what they get in any case once the oldest has waited ``max_batch_wait_s``.
     ``interactive_reserve`` of a day's requests is kept from batch jobs. ``redis_url`` is empty when
-    chatd brings its own Redis. ``providers`` always has all five. ``source`` is the file, None for
-    the defaults.
+    chatd brings its own Redis. ``models_refresh_s`` is the time between two fetches of a provider's
+    list of models, 0 for none at all. The first of ``prices`` that fits a model counts.
+    ``providers`` always has all five. ``source`` is the file, None for the defaults.
 
     Raises ``ConfigError`` for a ``bind`` that other machines can reach, however it is built.
     """
@@ -154,9 +170,12 @@ class ChatdConfig:
     max_queued: int = 100_000
     max_queued_bytes: int = 256 * 2**20
     body_limit: int = 10 * 2**20
+    file_limit: int = 200 * 2**20
+    file_retention_s: float = 30 * 86400.0
     worker_grace_s: float = 30.0
     retention_s: int = 86400
     sync_retention_s: int = 900
+    batch_max_lines: int = 50_000
     max_lost_calls: int = 5
     max_attempts: int = 3
     batch_share: float = 0.7
@@ -168,6 +187,8 @@ class ChatdConfig:
     api_processes: int = 1
     log_level: str = "info"
     log_format: str = "json"
+    models_refresh_s: float = 600.0
+    prices: tuple[PriceConfig, ...] = ()
     providers: Mapping[str, ProviderConfig] = field(default_factory=_default_providers)
     models: Mapping[str, str] = field(default_factory=dict)
     weak_models: tuple[str, ...] = ()

@@ -10,34 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
 from chat.budget import budget_of, estimated_tokens
-from chat.connection import redis_errors
-from chat.errors import JobNotFound, QueueUnavailable
-from chat.jobs import Ending, JobRecord, JobState, NewJob, Outcome, queue_name
-from chat.overview import provider_view
-from chat.records import outcome_of, record_of
+from chat.errors import QueueUnavailable
+from chat.jobs import Ending, JobState, NewJob, Outcome, queue_name
+from chat.reader import Reader
+from chat.records import outcome_of
 from chat.refusals import caps_of, refusal
 from chat.types import JSON, ChatRequest, Lane
 from chat.upkeep import Upkeep
 
 __all__ = ["Admitted", "Finished", "Grant", "Held", "JobStore"]
-
-
-#: What ``acct`` counts; a name that Redis has not counted yet stands for 0.
-_COUNTERS = (
-    "accepted",
-    *(state.value for state in JobState),
-    "retired",
-    "bytes",
-    "parks",
-    "republished",
-    "reclaimed",
-    "permits_overrun",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +92,16 @@ class Finished:
     room: int
 
 
-class JobStore(Upkeep):
+class JobStore(Reader, Upkeep):
     """The scripts as methods. Trouble with Redis is ``QueueUnavailable``, whatever its shape."""
 
     # -- the front end
 
     def admit(self, job: NewJob) -> Admitted:
         """Accept ``job`` and send its wake-up, or refuse it with nothing queued.
+
+        The id may be one of the caller's choosing: while there is a record of it, whatever its
+        state, admitting it again changes nothing.
 
         Raises ``QueueFull``, ``NoWorker``, ``IdempotencyMismatch`` and ``QueueUnavailable``; the
         last one carries the job id, since Redis may have accepted the job before it went away.
@@ -162,92 +151,34 @@ class JobStore(Upkeep):
                 return Admitted(job_id, joined=True, outcome=outcome_of(meta))
         raise refusal(reply, job, config)
 
-    def record(self, job_id: str) -> JobRecord:
-        """The record of a job, its answer included. Raises ``JobNotFound``."""
-        with redis_errors():
-            pipeline = self.redis.pipeline(transaction=True)
-            pipeline.hgetall(f"job:{job_id}")
-            pipeline.get(f"celery-task-meta-{job_id}")
-            fields, meta = pipeline.execute()
-        if not fields:
-            raise _not_found(job_id)
-        outcome = outcome_of(meta)
-        place = self._run("place", job_id) if outcome is None else None
-        return record_of(job_id, fields, outcome, place)
-
     def watch(self, job_id: str, channel: str) -> Outcome | None:
-        """The job's end if it is over; else ``channel`` will be told. Raises ``JobNotFound``."""
+        """The job's end if it is over; else ``channel`` will be told.
+
+        Raises ``JobNotFound`` and ``ResultExpired``.
+        """
         meta = self._run("watch", job_id, channel, "add")
         if meta is None:
-            raise _not_found(job_id)
+            raise self._missing(job_id)
         return outcome_of(meta)
 
     def unwatch(self, job_id: str, channel: str) -> None:
         """Take one ``watch`` back. A job that is gone needs none."""
         self._run("watch", job_id, channel, "remove")
 
-    def outcomes(self, job_ids: Sequence[str]) -> dict[str, Outcome]:
-        """The ends of those jobs that are over, in one round trip."""
-        with redis_errors():
-            metas = self.redis.mget([f"celery-task-meta-{job_id}" for job_id in job_ids])
-        found = (outcome_of(meta) for meta in cast("list[str | None]", metas))
-        return {outcome.job_id: outcome for outcome in found if outcome is not None}
-
     def cancel(self, job_id: str) -> JobState:
-        """Cancel a job and return its state afterwards. Raises ``JobNotFound``.
+        """Cancel a job and return its state afterwards; one that is over stays as it is.
 
-        A job in a call stays ``calling`` until its worker has closed the upstream connection.
+        One in a call stays ``calling`` until its worker has closed the upstream connection.
+        Raises ``JobNotFound`` and ``ResultExpired``.
         """
         state = self._run("cancel", job_id)
         if state is None:
-            raise _not_found(job_id)
+            raise self._missing(job_id)
         return JobState(state)
 
     def expire(self, job_id: str) -> Outcome | None:
         """End the job if it is past its deadline and in no call; its outcome if it is over."""
         return outcome_of(self._run("expire", job_id))
-
-    def ping(self) -> None:
-        """Raises ``QueueUnavailable`` when Redis does not answer."""
-        with redis_errors():
-            self.redis.ping()
-
-    def workers(self, providers: Iterable[str]) -> dict[str, float | None]:
-        """Seconds since a worker of each provider was last seen; ``None`` when never."""
-        names = list(providers)
-        with redis_errors():
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.time()
-            for name in names:
-                pipeline.zrevrange(f"workers:{name}", 0, 0, withscores=True)
-            (seconds, micros), *newest = pipeline.execute()
-        now = seconds + micros / 1e6
-        return {
-            name: max(0.0, now - found[0][1] / 1000) if found else None
-            for name, found in zip(names, newest, strict=True)
-        }
-
-    def overview(self, names: Sequence[str]) -> JSON:
-        """What each provider is doing, and the counters of all jobs; see ``chat.overview``."""
-        seen = self.workers(names)
-        return {
-            "providers": [
-                provider_view(
-                    name,
-                    json.loads(self._run("overview", name)),
-                    concurrency=self._config.providers[name].concurrency,
-                    last_seen_s=seen[name],
-                )
-                for name in names
-            ],
-            "jobs": {**dict.fromkeys(_COUNTERS, 0), **self.counters()},
-        }
-
-    def counters(self) -> dict[str, int]:
-        """``accepted``, a count per state, ``retired``, ``bytes``, and what the keeper mended."""
-        with redis_errors():
-            fields = cast("dict[str, str]", self.redis.hgetall("acct"))
-        return {name: int(value) for name, value in fields.items()}
 
     # -- the worker
 
@@ -323,10 +254,6 @@ class JobStore(Upkeep):
 
 def _dump(value: JSON | dict[str, str]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"job {job_id}: no such job, or its record has been removed", job_id=job_id)
 
 
 def _or_empty(value: int | None) -> int | str:

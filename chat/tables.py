@@ -13,6 +13,7 @@ from chat.errors import ConfigError
 __all__ = ["Table"]
 
 _LONGEST_S = 365 * 86400
+_MOST_DOLLARS = 1_000_000
 _LONGEST_QUOTE = 80
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -97,6 +98,23 @@ class Table:
                 key,
                 "is not a share from 0 to 1",
                 f"write a number without quotes, such as {key} = {default:g}",
+            )
+        return float(value)
+
+    def dollars_or_none(self, key: str) -> float | None:
+        """An amount of US dollars, from 0 to a million, or None if the key is absent."""
+        value = self._take(key, None)
+        if value is None:
+            return None
+        if (
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or not 0 <= value <= _MOST_DOLLARS
+        ):
+            raise self.error(
+                key,
+                f"is not an amount of US dollars, 0 to {_MOST_DOLLARS}",
+                f"write a number without quotes, such as {key} = 0.5",
             )
         return float(value)
 

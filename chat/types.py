@@ -94,7 +94,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. ``images`` are base64 without a ``data:`` prefix."""
+    """One turn of a conversation.
+
+    ``images`` are base64 without a ``data:`` prefix; ``name`` tells speakers of one role apart.
+    """
 
     role: Role
     content: str
@@ -102,6 +105,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str | None = None
+    name: str | None = None
 
     def to_wire(self) -> JSON:
         """JSON-ready form; empty fields are left out."""
@@ -114,6 +118,8 @@ class Message:
             wire["tool_call_id"] = self.tool_call_id
         if self.reasoning is not None:
             wire["reasoning"] = self.reasoning
+        if self.name is not None:
+            wire["name"] = self.name
         return wire
 
     @classmethod
@@ -126,7 +132,22 @@ class Message:
             tool_calls=tuple(ToolCall.from_wire(call) for call in wire.get("tool_calls", ())),
             tool_call_id=wire.get("tool_call_id"),
             reasoning=wire.get("reasoning"),
+            name=wire.get("name"),
         )
+
+
+#: Fields of a request that are JSON already.
+_PLAIN = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "format",
+    "think",
+    "tool_choice",
+    "parallel_tool_calls",
+    "schema_info",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +157,8 @@ class ChatRequest:
     ``model`` is the name as the caller wrote it until a worker replaces it by the upstream id.
     ``format`` is ``None``, ``"json"`` or a JSON Schema. ``think`` is ``None`` when the caller did
     not say: both Ollama flavours then switch thinking off, other providers keep their default.
+    ``schema_info`` is what OpenAI's format says beside a schema: its ``name``, ``description``, and
+    whether it is ``strict``.
     """
 
     model: str
@@ -149,11 +172,13 @@ class ChatRequest:
     think: bool | str | None = None
     tools: tuple[JSON, ...] = ()
     tool_choice: str | JSON | None = None
+    parallel_tool_calls: bool | None = None
+    schema_info: JSON | None = None
 
     def to_wire(self) -> JSON:
         """JSON-ready form; fields that were not given are left out."""
         wire: JSON = {"model": self.model, "messages": [m.to_wire() for m in self.messages]}
-        for name in ("max_tokens", "temperature", "top_p", "seed", "format", "think"):
+        for name in _PLAIN:
             value = getattr(self, name)
             if value is not None:
                 wire[name] = value
@@ -161,8 +186,6 @@ class ChatRequest:
             wire["stop"] = list(self.stop)
         if self.tools:
             wire["tools"] = list(self.tools)
-        if self.tool_choice is not None:
-            wire["tool_choice"] = self.tool_choice
         return wire
 
     @classmethod
@@ -180,6 +203,8 @@ class ChatRequest:
             think=wire.get("think"),
             tools=tuple(wire.get("tools", ())),
             tool_choice=wire.get("tool_choice"),
+            parallel_tool_calls=wire.get("parallel_tool_calls"),
+            schema_info=wire.get("schema_info"),
         )
 
 
@@ -188,7 +213,8 @@ class ChatResponse:
     """What an upstream call answered.
 
     ``latency_ms`` is the upstream call alone. A token count is ``None`` when the provider did not
-    send one. ``provider``, ``upstream_model`` and ``latency_ms`` are filled in by the registry, so
+    send one. ``cost_usd`` is the provider's own figure, else that of the configured prices.
+    ``provider``, ``upstream_model`` and ``latency_ms`` are filled in by the registry, so
     that no provider can forget them.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -133,6 +133,17 @@ class Upkeep(Scripts):
         Of ``provider`` also the budgets that have not been used for two days.
         """
         return cast("int", self._run("retire", provider))
+
+    def settle(self, job_ids: Sequence[str]) -> int:
+        """Remove the records of ended jobs now: whoever asked for them has collected them.
+
+        They are counted as retired. Jobs that are not over stay, unknown ones are ignored. Returns
+        how many records went.
+        """
+        return sum(
+            cast("int", self._run("settle", *job_ids[begin : begin + BATCH]))
+            for begin in range(0, len(job_ids), BATCH)
+        )
 
     def marks(self, queue: str) -> tuple[int, int, bool]:
         """Of a queue: the last sequence number, the highest that was started, is its list empty."""

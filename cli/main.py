@@ -14,6 +14,7 @@ import click
 from chat.addresses import is_loopback
 from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
+from cli.batch import batch
 
 # Redis and HTTP are imported where they are used: a process that becomes the front end has to
 # replace blocking sockets before anything holds on to them.
@@ -45,6 +46,9 @@ def main(config_file: Path | None) -> None:
     if config_file is not None:
         # Whatever this command starts reads the same file.
         os.environ["LAKEHOUSE_CONFIG"] = str(config_file.resolve())
+
+
+main.add_command(batch)
 
 
 @main.command()

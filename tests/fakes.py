@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import fakeredis
 from flask.testing import FlaskClient
 
 from api import create_app
-from chat.errors import ChatError, IdempotencyMismatch, JobNotFound, NoWorker
+from chat.catalogue import Catalogue
+from chat.errors import ChatError, IdempotencyMismatch, NoWorker
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
+from chat.reader import Page, no_record
 from chat.registry import Missing, Names
 from chat.replies import Replies, Waiter
 from chat.settings import ChatdConfig
@@ -93,6 +97,8 @@ class FakeStore:
         self._ask("admit")
         if self.refusal is not None:
             raise self.refusal
+        if job.id in self.jobs:
+            return Admitted(job.id)
         if job.idempotency_key in self.keys:
             job_id, body_hash = self.keys[job.idempotency_key]
             if body_hash != job.body_hash:
@@ -111,6 +117,9 @@ class FakeStore:
     def record(self, job_id: str) -> JobRecord:
         """The record of a job, its answer included."""
         self._ask("record")
+        return self._record(job_id)
+
+    def _record(self, job_id: str) -> JobRecord:
         job = self._job(job_id)
         created_at = _EPOCH_MS + int(job.admitted_at * 1000)
         return JobRecord(
@@ -128,6 +137,28 @@ class FakeStore:
             waiting=None,
             metadata=job.new.metadata,
         )
+
+    def listed(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        provider: str | None = None,
+        lane: Lane | None = None,
+        limit: int = 20,
+        after: str | None = None,
+    ) -> Page:
+        """The newest jobs that match, without their responses."""
+        self._ask("listed")
+        wanted = set(states or JobState)
+        found = [
+            replace(self._record(job_id), response=None)
+            for job_id, job in sorted(self.jobs.items(), reverse=True)
+            if job.state in wanted
+            and provider in {None, job.new.provider}
+            and lane in {None, job.new.lane}
+            and (after is None or job_id < after)
+        ]
+        return Page(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else None)
 
     def watch(self, job_id: str, channel: str) -> Outcome | None:
         """The job's end, or ``None`` and ``channel`` is one of its watchers."""
@@ -261,7 +292,7 @@ class FakeStore:
 
     def _job(self, job_id: str) -> FakeJob:
         if job_id not in self.jobs:
-            raise JobNotFound(f"job {job_id}: no such job", job_id=job_id)
+            raise no_record(job_id, ChatdConfig(), time.time_ns() // 1_000_000)
         return self.jobs[job_id]
 
 
@@ -320,12 +351,13 @@ class FakeReplies(Replies):
 
 @dataclass
 class Gateway:
-    """A front end over fakes, and a client that calls it."""
+    """A front end over fakes, and a client that calls it. Of ``catalogue`` only Redis is a fake."""
 
     client: FlaskClient
     store: FakeStore
     replies: FakeReplies
     clock: FakeClock
+    catalogue: Catalogue
 
 
 def response_of(job: NewJob, **fields: object) -> JSON:
@@ -365,11 +397,13 @@ def gateway(config: ChatdConfig | None = None, names: Names | None = None) -> Ga
     clock = FakeClock()
     store = FakeStore(clock)
     replies = FakeReplies(store, clock)
+    catalogue = Catalogue(fakeredis.FakeRedis(decode_responses=True))
     app = create_app(
         config or ChatdConfig(),
         names=names or registered_names("ollama", "kimi"),
         store=store,
         replies=replies,
+        catalogue=catalogue,
         clock=clock,
     )
-    return Gateway(app.test_client(), store, replies, clock)
+    return Gateway(app.test_client(), store, replies, clock, catalogue)

@@ -49,6 +49,8 @@ class Stack:
             f'redis_url = "{self.redis.url}"',
             f'data_dir = "{folder / "data"}"',
             f'ollama_url = "{providers.get("ollama", "")}"',
+            # Scripts of upstreams count calls, and answer by the model that is asked for.
+            "" if "models_refresh_s" in settings else "models_refresh_s = 0",
             settings,
         ]
         for name, url in providers.items():

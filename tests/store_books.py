@@ -12,7 +12,7 @@ from chat.types import Lane
 
 __all__ = ["Books", "balance"]
 
-_ZSETS = ("queued", "leases", "parked", "due", "deadlines", "terminal")
+_ZSETS = ("queued", "leases", "parked", "due", "deadlines", "terminal", "jobs")
 _HASHES = ("acct", "parked", "job", "lane", "calls", "in_use", "budget")
 
 
@@ -101,6 +101,7 @@ def _places(books: Books) -> None:
     assert {member for key in standing for member in books.zsets[key]} <= live
     assert set(books.zsets.get("deadlines", ())) == live
     assert set(books.zsets.get("terminal", ())) == over
+    assert set(books.zsets.get("jobs", ())) == set(books.jobs)
     # The keeper finds what is parked by this one hash.
     parkings = {key.partition(":")[2] for key in standing if key.startswith("parked:")}
     assert {key.rpartition(":")[0] for key in parkings} <= set(books.hashes.get("parked", ()))

@@ -272,7 +272,10 @@ class StoreModel(RuleBasedStateMachine):
         self.pass_time(ms)
         self.store.release(sweep=sweep)
 
-    @rule(pick=PICKS, what=st.sampled_from(["reclaim", "republish", "retire", "lose", "age"]))
+    @rule(
+        pick=PICKS,
+        what=st.sampled_from(["reclaim", "republish", "retire", "settle", "lose", "age"]),
+    )
     def keep(self, pick, what) -> None:
         """What befalls all jobs: losses and what is done about them, removal, long waiting."""
         if what == "reclaim" and (leases := self.store.calls(PROVIDER)):
@@ -282,13 +285,8 @@ class StoreModel(RuleBasedStateMachine):
         elif what == "republish":
             for queue in QUEUES.values():
                 self.store.republish(queue, 10**9, only_if_empty=True)
-        elif what == "retire":
-            # A record that is missed when its call ends is made again: that is told elsewhere.
-            missed = {call.grant.job_id for call in self.calls if call.ending is None}
-            for member in self.members("terminal"):
-                if member.split(" ", 1)[0] not in missed:
-                    self.client.zadd("terminal", {member: 1})
-            self.store.retire(PROVIDER)
+        elif what in {"retire", "settle"}:
+            self.remove(collected=what == "settle")
         elif what == "lose":
             self.client.delete(*QUEUES.values())
             self.hand.clear()
@@ -297,6 +295,18 @@ class StoreModel(RuleBasedStateMachine):
             for job_id in self.members("deadlines"):
                 self.client.hset(f"job:{job_id}", "created", 1)
             self.client.hset(f"lanes:{PROVIDER}", "active", 1)
+
+    def remove(self, *, collected) -> None:
+        """Records of ended jobs go: somebody has collected them, or their retention is over."""
+        # A record that is missed when its call ends is made again: that is told elsewhere.
+        missed = {call.grant.job_id for call in self.calls if call.ending is None}
+        if collected:
+            self.store.settle([job_id for job_id in self.jobs if job_id not in missed])
+            return
+        for member in self.members("terminal"):
+            if member.split(" ", 1)[0] not in missed:
+                self.client.zadd("terminal", {member: 1})
+        self.store.retire(PROVIDER)
 
     # -- what always holds
 

@@ -8,6 +8,7 @@ from tests.store_budget import StoreBudget
 from tests.store_care import StoreCare
 from tests.store_closed import StoreClosed
 from tests.store_life import StoreLife
+from tests.store_listed import StoreListed
 from tests.store_retry import StoreRetry
 from tests.store_shown import StoreShown
 from tests.store_waiting import StoreWaiting
@@ -16,6 +17,13 @@ __all__ = ["StoreSuite", "a_job", "balance"]
 
 
 class StoreSuite(
-    StoreLife, StoreCare, StoreBudget, StoreClosed, StoreWaiting, StoreRetry, StoreShown
+    StoreLife,
+    StoreCare,
+    StoreListed,
+    StoreBudget,
+    StoreClosed,
+    StoreWaiting,
+    StoreRetry,
+    StoreShown,
 ):
     """Every test of it leaves the books balanced."""

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import celery.apps.worker
 from celery import signals
@@ -20,6 +21,7 @@ from chat.logs import configure
 from chat.registry import registered
 from chat.store import JobStore
 from workers.app import envelopes, make_celery
+from workers.batches import Batches
 from workers.keeper import Keeper
 from workers.worker import run_worker
 
@@ -76,7 +78,17 @@ def _keeper() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     _log.info("keeper of %s", ", ".join(config.providers))
-    Keeper(store, config.providers, envelopes=messages).run(stop)
+    # A client of its own: thousands of answers on their way must not keep the keeper waiting.
+    batches = Batches(config, JobStore(connect(url), config), registered(config, os.environ))
+    with ThreadPoolExecutor(1, "batches") as threads:
+        running = threads.submit(batches.run, stop)
+        # Should it end in an error, this process has to as well, so that it is started anew.
+        running.add_done_callback(lambda _: stop.set())
+        try:
+            Keeper(store, config.providers, envelopes=messages).run(stop)
+        finally:
+            stop.set()
+        running.result()
     return 0
 
 

@@ -16,7 +16,8 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.platforms import SecurityWarning
 
-from chat.builder import build_registry
+from chat.builder import build_model_source, build_registry
+from chat.catalogue import Catalogue
 from chat.connection import await_redis, connect
 from chat.errors import ConfigError, QueueUnavailable
 from chat.jobs import TASK_NAME, queue_name
@@ -24,6 +25,7 @@ from chat.store import JobStore
 from chat.types import Lane
 from workers.app import envelopes, make_celery
 from workers.calls import Calls
+from workers.catalogue import Refresher
 from workers.orphans import Orphans
 from workers.runner import Runner
 from workers.transport import GATE, HELD
@@ -136,6 +138,10 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
             extra={"job_id": reclaimed.job_id},
         )
     calls.start()
+    if config.models_refresh_s:
+        source = build_model_source(config, provider, os.environ)
+        refresher = Refresher(provider, source, Catalogue(store.redis), config.models_refresh_s)
+        refresher.start(stopping)
     _follow_signals(stopping)
     threads = _arrange_threads(provider, settings.concurrency)
     watch = threading.Thread(

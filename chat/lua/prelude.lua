@@ -18,6 +18,7 @@
 --   parked                   hash   budget -> "<provider> <match>", for those that may have parked jobs
 --   parked:<budget>:<lane>   zset   job -> its place in the order of admission
 --   due                      zset   job -> when its own back-off ends (ms)
+--   jobs                     zset   every job that has a record; all scores are 0, so that the ids are in order, by time
 --   deadlines                zset   live job -> deadline (ms)
 --   terminal                 zset   "<job> <state>" -> when its record goes (ms)
 --   idem:<hash>              string "<job> <body hash>"
@@ -40,7 +41,8 @@ local function int(n)
 end
 
 -- Begin with a write that frees memory: only then does a full Redis let the rest of a script through. What ends jobs
--- or keeps calls alive must run even then. (`finish` begins with its lease, `retire` with the records it removes.)
+-- or keeps calls alive must run even then. (`finish` begins with its lease, `retire` and `settle` with the records they
+-- remove.)
 local function let_through()
   redis.call('DEL', 'chatd:nothing')
 end
@@ -49,10 +51,11 @@ local function audit(id, event, detail)
   redis.call('XADD', 'audit', 'MAXLEN', '~', 20000, '*', 'job', id, 'event', event, 'detail', detail or '')
 end
 
--- Change the state, and the counters with it: accepted = sum of the states + retired at every moment.
+-- Change the state, and the counters with it: accepted = sum of the states + retired at every moment. A job that comes
+-- from no state is new, and is listed from now on.
 local function move(id, queue, from, to, detail)
   redis.call('HSET', 'job:' .. id, 'state', to)
-  if from then redis.call('HINCRBY', 'acct', from, -1) end
+  if from then redis.call('HINCRBY', 'acct', from, -1) else redis.call('ZADD', 'jobs', 0, id) end
   redis.call('HINCRBY', 'acct', to, 1)
   local change = (WAITS[to] and 1 or 0) - (from and WAITS[from] and 1 or 0)
   if change ~= 0 then redis.call('HINCRBY', 'lane:' .. queue, 'jobs', change) end
@@ -132,6 +135,15 @@ local function end_job(id, from, to, response, error, token, now, detail)
   local reply = #meta <= REPLY_LIMIT and meta or '{"task_id":"' .. id .. '"}'
   for channel in string.gmatch(job[3] or '', '%S+') do redis.call('PUBLISH', channel, reply) end
   return meta
+end
+
+-- The record of an ended job goes, and is counted as retired.
+local function remove(id, state)
+  redis.call('DEL', 'job:' .. id, 'celery-task-meta-' .. id)
+  redis.call('ZREM', 'jobs', id)
+  redis.call('ZREM', 'terminal', id .. ' ' .. state)
+  redis.call('HINCRBY', 'acct', state, -1)
+  redis.call('HINCRBY', 'acct', 'retired', 1)
 end
 
 local function error_json(id, code, message, retry_after_s, resets_at)

@@ -4,13 +4,7 @@
 -- Returns how many records went
 local now = now_ms()
 local due = redis.call('ZRANGEBYSCORE', 'terminal', '-inf', int(now), 'LIMIT', 0, 100)
-for _, member in ipairs(due) do
-  local id, state = string.match(member, '^(%S+) (%S+)$')
-  redis.call('DEL', 'job:' .. id, 'celery-task-meta-' .. id)
-  redis.call('ZREM', 'terminal', member)
-  redis.call('HINCRBY', 'acct', state, -1)
-  redis.call('HINCRBY', 'acct', 'retired', 1)
-end
+for _, member in ipairs(due) do remove(string.match(member, '^(%S+) (%S+)$')) end
 if ARGV[1] ~= '' then
   local key = 'budgets:' .. ARGV[1]
   for _, budget in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', int(now - 2 * DAY_MS), 'LIMIT', 0, 100)) do

@@ -20,6 +20,9 @@ from chat.types import (
 
 __all__ = ["chat_body", "chat_response", "generate_response", "settings"]
 
+#: What stands for no word on thinking, and for levels that Ollama does not have: the nearest one.
+_THINK: dict[bool | str | None, bool | str] = {None: False, "minimal": "low", "xhigh": "high"}
+
 
 def settings(request: ChatRequest) -> JSON:
     """What /api/chat and /api/generate take alike.
@@ -30,7 +33,7 @@ def settings(request: ChatRequest) -> JSON:
     wire: JSON = {
         "model": request.model,
         "stream": False,
-        "think": False if request.think is None else request.think,
+        "think": _THINK.get(request.think, request.think),
     }
     options = {
         "num_predict": request.max_tokens,
@@ -50,25 +53,34 @@ def settings(request: ChatRequest) -> JSON:
 def chat_body(request: ChatRequest) -> JSON:
     """The body of /api/chat.
 
-    Raises InvalidRequest for what Ollama cannot express: a forced tool choice, or tool arguments
-    that are not a JSON object.
+    Raises InvalidRequest for what Ollama cannot express: a forced tool choice, one tool call at a
+    time, or tool arguments that are not a JSON object.
     """
     wire = settings(request)
     wire["messages"] = _messages(request.messages)
-    if request.tools and _may_call_tools(request.tool_choice):
+    if request.tools and _may_call_tools(request):
         wire["tools"] = list(request.tools)
     return wire
 
 
-def _may_call_tools(choice: str | JSON | None) -> bool:
+def _may_call_tools(request: ChatRequest) -> bool:
     """Ollama has no ``tool_choice``: the model always decides, so that two wishes can be met."""
+    choice = request.tool_choice
     if choice not in (None, "auto", "none"):
         raise InvalidRequest(
             f"tool_choice {json.dumps(choice)}: Ollama cannot make a model call a tool; "
             'use "auto" or "none"',
             param="tool_choice",
         )
-    return choice != "none"
+    if choice == "none":
+        return False
+    if request.parallel_tool_calls is False:
+        raise InvalidRequest(
+            "parallel_tool_calls false: Ollama cannot keep a model from calling several tools at "
+            "once; leave it out",
+            param="parallel_tool_calls",
+        )
+    return True
 
 
 def _messages(messages: Iterable[Message]) -> list[JSON]:

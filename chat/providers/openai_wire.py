@@ -46,19 +46,20 @@ def chat_body(dialect: Dialect, request: ChatRequest) -> JSON:
         "stop": list(request.stop) or None,
         "tools": list(request.tools) or None,
         "tool_choice": request.tool_choice,
+        "parallel_tool_calls": request.parallel_tool_calls,
     }
     wire.update((name, value) for name, value in optional.items() if value is not None)
     if request.think is not None:
         wire.update(dialect.thinking(request.think))
     if request.format is not None:
-        wire.update(_response_format(dialect, request.format))
+        wire.update(_response_format(dialect, request.format, request.schema_info))
     return wire
 
 
-def _response_format(dialect: Dialect, wanted: str | JSON) -> JSON:
+def _response_format(dialect: Dialect, wanted: str | JSON, info: JSON | None) -> JSON:
     if isinstance(wanted, str):
         return {"response_format": {"type": "json_object"}}
-    schema = {"name": "answer", "strict": True, "schema": wanted}
+    schema = {"name": "answer", "strict": True, **(info or {}), "schema": wanted}
     wire: JSON = {"response_format": {"type": "json_schema", "json_schema": schema}}
     if dialect.demands_parameters:
         wire["provider"] = {"require_parameters": True}
@@ -67,6 +68,8 @@ def _response_format(dialect: Dialect, wanted: str | JSON) -> JSON:
 
 def _message(dialect: Dialect, message: Message) -> JSON:
     wire: JSON = {"role": message.role.value, "content": _content(message)}
+    if message.name is not None:
+        wire["name"] = message.name
     if message.role is Role.TOOL:
         wire["tool_call_id"] = message.tool_call_id
     if message.tool_calls:

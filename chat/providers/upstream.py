@@ -53,7 +53,6 @@ _HEADERS = {
     "Accept": "application/json",
     # A compressed answer that was cut short is one more way for half an answer to look whole.
     "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
     "User-Agent": f"chatd/{_version()}",
 }
 
@@ -105,7 +104,7 @@ class _RawReply:
 
 
 class Upstream:
-    """Posts JSON to one provider over one session with a pool of connections; thread-safe.
+    """Calls one provider over one session with a pool of connections; JSON both ways; thread-safe.
 
     ``connect_timeout_s`` bounds connecting, TLS included, and ``max_body_bytes`` an answer. ``now``
     is the clock for hints that are dates, in seconds since the epoch. Proxies are taken from the
@@ -166,6 +165,27 @@ class Upstream:
         reached the upstream.
         """
         payload = _encoded(body)
+        typed = {"Content-Type": "application/json", **(headers or {})}
+        return self._call("POST", path, payload, deadline, cancelled, typed)
+
+    def get(self, path: str, *, deadline: Deadline, cancelled: Cancelled) -> Reply:
+        """Fetch ``path`` under the base URL, held to the same limits; raises what ``post`` does."""
+        return self._call("GET", path, None, deadline, cancelled)
+
+    def refusal(self, status: int, headers: Mapping[str, str], body: object) -> UpstreamError:
+        """The error that an error answer stands for; ``body`` is decoded JSON, or text."""
+        secret = None if self._secret is None else self._secret.reveal()
+        return classify(self.name, status, headers, body, now=self._now(), secret=secret)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         remaining = deadline.remaining()
         if cancelled.is_set():
             raise self._stopped(StopReason.CANCELLED, cancelled, sent=False)
@@ -182,7 +202,7 @@ class Upstream:
         outcome: _RawReply | Exception
         with attempt:
             try:
-                outcome = self._exchange(attempt, path, payload, headers)
+                outcome = self._exchange(attempt, method, path, payload, headers)
             # requests lets some of urllib3's exceptions through; its own are OSErrors.
             except (OSError, urllib3.exceptions.HTTPError, AnswerTooLarge) as error:
                 outcome = error
@@ -194,17 +214,18 @@ class Upstream:
             raise network_error(self.name, self._host, outcome, sent=attempt.sent) from fault
         return self._accepted(outcome)
 
-    def refusal(self, status: int, headers: Mapping[str, str], body: object) -> UpstreamError:
-        """The error that an error answer stands for; ``body`` is decoded JSON, or text."""
-        secret = None if self._secret is None else self._secret.reveal()
-        return classify(self.name, status, headers, body, now=self._now(), secret=secret)
-
     def _exchange(
-        self, attempt: Attempt, path: str, payload: bytes, headers: Mapping[str, str] | None
+        self,
+        attempt: Attempt,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        headers: Mapping[str, str] | None,
     ) -> _RawReply:
         """One request and its answer; raises whatever requests and urllib3 raise."""
         connect_s = min(self._connect_timeout_s, attempt.silence_s)
-        response = self._session.post(
+        response = self._session.request(
+            method,
             f"{self._base_url}{path}",
             data=payload,
             headers=headers,

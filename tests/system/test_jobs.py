@@ -12,6 +12,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from bench.upstream import Upstream
+from chat.jobs import new_job_id
 from tests.servers import ROOT
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -251,8 +252,13 @@ def test_a_request_costs_one_round_trip_in_front_and_three_in_the_worker(stack):
 
 
 def test_unknown_jobs_are_not_pending(stack):
-    """404 for an id that was never given out, and for one that is no id."""
-    for job_id in ("job_00000000000000000000000000", "x"):
+    """404 for an id that was never given out and for what is no id; 410 for one that is too old."""
+    cases = {
+        new_job_id(): (404, "job_not_found"),
+        "x": (404, "job_not_found"),
+        "job_00000000000000000000000000": (410, "result_expired"),
+    }
+    for job_id, expected in cases.items():
         reply = stack.http.get(f"{stack.url}/v1/jobs/{job_id}", timeout=30)
 
-        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "job_not_found")
+        assert (reply.status_code, reply.json()["error"]["code"]) == expected

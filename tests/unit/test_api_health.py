@@ -14,8 +14,8 @@ from api.contract import ErrorAnswer, Health, Ready
 from api.frontend import FrontEnd
 from api.health import chatd_version
 from api.openapi import OPERATIONS, document
-from api.schema import ChatBody
 from chat.errors import QueueUnavailable, error_classes
+from chat.formats.chat import ChatBody
 from chat.settings import ChatdConfig
 from chat.types import JSON
 from tests.fakes import Gateway, gateway, registered_names
@@ -114,7 +114,7 @@ def test_connections_are_kept_within_a_process_and_made_anew_in_the_next(gate: G
 
 def _routes(gate: Gateway) -> set[tuple[str, str]]:
     return {
-        (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in gate.client.application.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }

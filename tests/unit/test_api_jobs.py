@@ -8,7 +8,7 @@ import pytest
 
 from api.contract import ErrorAnswer, Record
 from chat.errors import JobCancelled, QueueUnavailable, UpstreamAuth
-from chat.jobs import JobState, new_job_id
+from chat.jobs import JobState, new_id, new_job_id
 from chat.types import JSON, Lane
 from tests.fakes import Gateway, gateway
 
@@ -143,6 +143,22 @@ def test_an_unknown_job_is_404(gate: Gateway) -> None:
     assert (gate.replies.waits, gate.replies.expected) == ([], [])
 
 
+def test_an_unknown_job_of_long_ago_is_410(gate: Gateway) -> None:
+    """Its id tells its age: there may have been a record, which was removed in its time."""
+    job_id = new_id("job_", 1_700_000_000_000)
+    paths = [f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}?wait=9"]
+    responses = [gate.client.get(path) for path in paths]
+    responses.append(gate.client.post(f"/v1/jobs/{job_id}/cancel"))
+
+    assert [(r.status_code, _code(r)) for r in responses] == [(410, "result_expired")] * 3
+    assert (gate.replies.waits, gate.replies.expected) == ([], [])
+    for response in responses:
+        assert response.json is not None
+        assert response.json["error"]["job_id"] == job_id
+        assert "of 2023-11-14T22:13:20.000Z" in response.json["error"]["message"]
+        assert "sync_retention_s = 900 " in response.json["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "job_id",
     ["x", "job_", "job_" + "0" * 25, "job_" + "0" * 27, "job_" + "0" * 25 + "O", "job_*", "%00"],
@@ -204,9 +220,11 @@ def test_a_wait_that_breaks_the_rule_is_400(gate: Gateway, wait: str) -> None:
     assert "from 0 to 300" in response.json["error"]["message"]
 
 
-def test_a_queued_job_is_cancelled_at_once(gate: Gateway) -> None:
-    """Without waiting for anybody."""
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.WAITING])
+def test_a_job_in_no_call_is_cancelled_at_once(gate: Gateway, state: JobState) -> None:
+    """Without waiting for anybody: it has cost nothing."""
     job_id = _submit(gate)
+    gate.store.newest().state = state
     record = _record(gate.client.post(f"/v1/jobs/{job_id}/cancel"))
 
     assert (record["state"], record["error"]["code"]) == ("cancelled", "job_cancelled")

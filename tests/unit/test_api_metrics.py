@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api import create_app
 from api.contract import ErrorAnswer, ProviderAnswer, Providers
 from api.metrics import exposition
+from chat.catalogue import Catalogue
 from chat.errors import QueueUnavailable
 from chat.jobs import JobState, queue_name
 from chat.replies import Replies
@@ -223,7 +224,14 @@ def store() -> JobStore:
 def client_of(store: JobStore) -> FlaskClient:
     """A caller of a front end over ``store``."""
     names, replies = registered_names("openrouter", "kimi"), Replies(store.redis, store)
-    return create_app(ChatdConfig(), names=names, store=store, replies=replies).test_client()
+    app = create_app(
+        ChatdConfig(),
+        names=names,
+        store=store,
+        replies=replies,
+        catalogue=Catalogue(store.redis),
+    )
+    return app.test_client()
 
 
 def test_an_empty_redis_can_be_scraped(store: JobStore) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from api.errors import STATUS, error_body, error_response
+from api.errors import error_response
 from chat import errors
 from chat.errors import ChatError, error_classes, error_from_wire
+from chat.formats.errors import STATUS, error_body
 from chat.types import Billed
 
 _CLASSES = [pytest.param(cls, id=cls.__name__) for cls in error_classes()]

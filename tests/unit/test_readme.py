@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from api.batch_contract import BatchAnswer
+from api.completion_contract import CompletionNotes
 from api.contract import Answer, AttemptAnswer, BudgetAnswer, ErrorDetail, Record
-from api.errors import STATUS
 from api.openapi import OPERATIONS
-from api.schema import ChatBody, MessageBody, parse_chat
 from bench.faults import SCENARIOS
 from chat.config import load_config
 from chat.errors import InvalidRequest
+from chat.formats.chat import ChatBody, MessageBody, parse_chat
+from chat.formats.completion_body import CompletionBody, CompletionMessageBody, PartBody
+from chat.formats.errors import STATUS
 from chat.routing import PROVIDERS, resolve
 from chat.settings import ChatdConfig
 from chat.types import FinishReason
@@ -32,6 +35,9 @@ COUNTERS = {"accepted", "retired", "bytes", "republished", "reclaimed", "permits
 #: Fields of log lines, and reasons to wait that are no error codes.
 LOGGED = {"request_id", "duration_ms", "call_ms"}
 REASONS = {"day_quota"}
+#: What OpenAI's client calls things, and codes of batches that are no errors of a call.
+OPENAIS = {"api_key", "extra_body", "batch_cancelled", "batch_expired", "reasoning_content"}
+OPENAIS |= {"prompt_cache_breakpoint"}
 
 
 def table(*columns: str) -> list[list[str]]:
@@ -136,12 +142,16 @@ def test_the_table_of_keys_holds_the_defaults(tmp_path: Path) -> None:
 
 def test_every_name_is_one_of_the_project() -> None:
     """A key, code, field, state, provider or tier that the page mentions exists."""
-    models = (Answer, AttemptAnswer, BudgetAnswer, ChatBody, ErrorDetail, MessageBody, Record)
-    known = configuration_keys() | COUNTERS | LOGGED | REASONS | set(PROVIDERS)
+    models = (
+        *(Answer, AttemptAnswer, BudgetAnswer, ChatBody, ErrorDetail, MessageBody, Record),
+        *(BatchAnswer, CompletionBody, CompletionMessageBody, CompletionNotes, PartBody),
+    )
+    known = configuration_keys() | COUNTERS | LOGGED | REASONS | OPENAIS | set(PROVIDERS)
     known |= {row[1].strip("`") for row in ERRORS} | set(load_config(SHIPPED, {}).models)
     known |= {name for model in models for name in model.model_fields}
     known |= {reason.value for reason in FinishReason}
-    names = {span for span in spans(README) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
+    pages = README + (ROOT / "docs" / "openai.md").read_text("utf-8")
+    names = {span for span in spans(pages) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
 
     assert len(names) > 50
     assert names - known == set()

@@ -67,6 +67,18 @@ def test_two_waiters_for_one_job_both_get_it(store, replies):
     assert first.wait(10) == second.wait(10)
 
 
+def test_a_job_that_ended_before_it_was_joined_is_found(store, replies):
+    """Nobody here waited for its id when the message came; the sweep would need two seconds."""
+    job = a_job(reply_to=replies.channel)
+    first, second = replies.expect(job.id), replies.expect("job_other")
+    store.admit(job)
+    run(store, job)
+    told = first.wait(10)
+    replies.rename(second, job.id)
+
+    assert second.outcome == told
+
+
 def test_a_large_answer_is_fetched(store, replies):
     """It is announced by its id alone."""
     job = a_job(reply_to=replies.channel)

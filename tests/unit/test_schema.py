@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.schema import ChatBody, ChatCall, parse_chat
 from chat.errors import InvalidRequest
+from chat.formats.chat import ChatBody, ChatCall, parse_chat
 from chat.types import JSON, Lane, Message, Role, ToolCall
 
 USER: JSON = {"role": "user", "content": "hi"}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
-from api.body import place, shown
 from chat.errors import InvalidRequest
+from chat.formats.strict_json import place, shown
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -86,7 +86,7 @@ def _message(kind: str, path: _Path, model: type[BaseModel], value: JSON) -> str
         return f"{where} is missing; it must be {rule}"
     found = shown(_at(path, value))
     if kind in _NOT_AN_OBJECT and target.model is not None:
-        fields = ", ".join(target.model.model_fields)
+        fields = ", ".join(_fields(target.model))
         return f"{where} is {found}, but must be an object with fields of {fields}"
     subject = "" if path == target.field_path else f"{place(target.field_path)} "
     way_out = "correct it"
@@ -97,7 +97,7 @@ def _message(kind: str, path: _Path, model: type[BaseModel], value: JSON) -> str
 
 def _unknown(path: _Path, model: type[BaseModel]) -> str:
     owner = _target(path[:-1], model).model or model
-    known = list(owner.model_fields)
+    known = list(_fields(owner))
     name = str(path[-1])
     nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
     return (
@@ -113,12 +113,18 @@ def _target(path: _Path, model: type[BaseModel]) -> _Target:
     for position, step in enumerate(path):
         if isinstance(step, int):
             continue
-        if inside is None or step not in inside.model_fields:
+        known = {} if inside is None else _fields(inside)
+        if step not in known:
             break
-        field = inside.model_fields[step]
+        field = known[step]
         field_path = path[: position + 1]
         inside = _model_in(field.annotation)
     return _Target(field, field_path, inside)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model by the names that a caller writes."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

@@ -1,8 +1,8 @@
 """The chat request as HTTP has it: what is accepted, and why something is not.
 
-Every 400 about a body is decided here or in ``api.body``. Nothing is coerced: ``"1"`` is not 1 and
-``true`` is not 1. A field's description is its rule; the OpenAPI document and the error messages
-are both made of it, so that they cannot disagree.
+Every 400 about a body is decided here or in ``chat.formats.strict_json``. Nothing is coerced:
+``"1"`` is not 1 and ``true`` is not 1. A field's description is its rule; the OpenAPI document and
+the error messages are both made of it, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pydantic import (
     ValidationError,
 )
 
-from api.body import parse_object, shown
-from api.validation import rejection
 from chat.errors import InvalidRequest
-from chat.types import ChatRequest, Lane, Message, Role, ToolCall
+from chat.formats.strict_json import parse_object, shown
+from chat.formats.validation import rejection
+from chat.types import JSON, ChatRequest, Lane, Message, Role, ToolCall
 
-__all__ = ["ChatBody", "ChatCall", "parse_chat"]
+__all__ = ["ChatBody", "ChatCall", "parse_chat", "read_chat"]
 
 
 #: Characters of a model name; the longest ones in use are paths below hf.co.
@@ -246,12 +246,16 @@ class ChatCall:
 
 
 def parse_chat(raw: bytes, *, max_timeout_s: float) -> ChatCall:
-    """The chat call that a request body asks for.
+    """The chat call that a request body asks for; see ``read_chat``."""
+    return read_chat(parse_object(raw), max_timeout_s=max_timeout_s)
+
+
+def read_chat(value: JSON, *, max_timeout_s: float) -> ChatCall:
+    """The chat call that a decoded body asks for.
 
     ``max_timeout_s`` is the most that ``timeout_s`` may be. Raises ``InvalidRequest`` that names
     the field, the value, the rule and the way out.
     """
-    value = parse_object(raw)
     try:
         body = ChatBody.model_validate(value)
     except ValidationError as error:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.body import MAX_DEPTH, parse_object, place, shown
 from chat.errors import InvalidRequest
+from chat.formats.strict_json import MAX_DEPTH, parse_object, place, shown
 
 _VALUES = st.recursive(
     st.none()

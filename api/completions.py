@@ -1,0 +1,44 @@
+"""``POST /v1/chat/completions``: a chat that waits, in OpenAI's format."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from api.admission import new_job, read_body
+from api.chat import answer_job
+from api.errors import chat_error
+from api.frontend import front_end
+from chat.errors import ChatError
+from chat.formats.completion_answers import completion, completion_error
+from chat.formats.completions import parse_completion
+from chat.formats.support import dropped
+from chat.jobs import made_at
+from chat.types import JSON, Lane
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("completions", __name__)
+
+
+@blueprint.post("/v1/chat/completions")
+def complete() -> Response:
+    """Wait as ``POST /v1/chat`` does; ``X-Chatd-Ignored`` names the fields that nobody was sent."""
+    front = front_end()
+    call = parse_completion(read_body(), max_timeout_s=front.config.max_timeout_s)
+    job = new_job(front, call, Lane.INTERACTIVE)
+    response = answer_job(front, job, _formatted)
+    ignored = call.ignored + dropped(job.provider, job.upstream_model, job.request)
+    if ignored:
+        response.headers["X-Chatd-Ignored"] = ", ".join(ignored)
+    return response
+
+
+@blueprint.errorhandler(ChatError)
+def refuse(error: ChatError) -> Response:
+    """An error with the status that OpenAI's clients understand."""
+    return chat_error(error, completion_error(error))
+
+
+def _formatted(job_id: str, answer: JSON) -> JSON:
+    # By the id, so that whoever joins a job or asks once more gets the same.
+    return completion(job_id, (made_at(job_id) or 0) // 1000, answer)

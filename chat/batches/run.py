@@ -1,0 +1,389 @@
+"""Running one batch: its lines go out as jobs, a window at a time, and come back as results."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from chat.batches.batch import Progress, Status
+from chat.batches.folder import BatchStore
+from chat.batches.lines import Line, custom_id_in, job_id_of, parse_line, result_of, unsent
+from chat.batches.results import Results
+from chat.batches.scan import Index, Routes, scan
+from chat.errors import (
+    ChatError,
+    FileNotFound,
+    JobNotFound,
+    QueueFull,
+    QueueUnavailable,
+    ResultExpired,
+)
+from chat.files import FileStore
+from chat.jobs import JobRecord, JobState, NewJob
+from chat.settings import ChatdConfig
+from chat.store import Admitted
+from chat.types import Lane
+
+__all__ = ["BatchRun", "Jobs"]
+
+#: Jobs of one batch and provider that are on their way at a time: enough that no worker waits for
+#: the next look, and few enough that a batch is cancelled soon and another one gets its share.
+_WINDOW = 200
+#: Lines that one step validates,
+_LINES_PER_STEP = 200
+#: and that it ends without an answer.
+_ENDED_PER_STEP = 2000
+_RECORDS_AT_ONCE = 50
+#: Seconds between two writes of the progress while nothing but numbers change.
+_SHOW_S = 0.5
+_FULL_S = 5.0
+
+
+class Jobs(Protocol):
+    """What a batch asks of the job store; ``chat.store.JobStore`` says more of each."""
+
+    def admit(self, job: NewJob) -> Admitted:
+        """Accept a job; a second time is the same."""
+
+    def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """Where each job stands; ``None`` for one without a record."""
+
+    def records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """Their records, answers included."""
+
+    def settle(self, job_ids: Sequence[str]) -> int:
+        """Remove the records of jobs that are over."""
+
+    def cancel(self, job_id: str) -> JobState:
+        """Cancel a job; its state afterwards."""
+
+
+@dataclass(slots=True)
+class _Feed:
+    """One provider's lines of a batch: those to come, and until when its queue is full."""
+
+    pending: deque[int]
+    flying: int = 0
+    pause_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """Why the rest of a batch has no results."""
+
+    code: str
+    message: str
+
+
+_CANCELLED = _Ending("batch_cancelled", "the batch was cancelled before this request had an answer")
+_EXPIRED = _Ending(
+    "batch_expired", "the batch's completion window ended before this request had an answer"
+)
+
+
+class BatchRun:
+    """One batch from validation to its files; ``step`` until ``over``.
+
+    All its memory can be made again from the batch's folder and Redis. Whoever has one must hold
+    the batch's lock. ``wall`` is Unix time and ``clock`` monotonic, both in seconds.
+    """
+
+    def __init__(
+        self,
+        batch_id: str,
+        store: BatchStore,
+        files: FileStore,
+        jobs: Jobs,
+        routes: Routes,
+        config: ChatdConfig,
+        *,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._files, self._jobs = store, files, jobs
+        self._routes, self._config = routes, config
+        self._wall, self._clock = wall, clock
+        self._batch, _ = store.get(batch_id)
+        self._folder = store.folder(batch_id)
+        self._input = self._folder / "input.jsonl"
+        # What is shown of a batch that was to be cancelled is not how far it is.
+        self._progress = store.progress(batch_id)
+        self._results = Results(self._folder)
+        self._index = Index()
+        self._feeds: dict[str, _Feed] = {}
+        self._flying: dict[str, tuple[str, int]] = {}  # job -> provider, its line's place
+        self._told: set[str] = set()  # Jobs that were told to stop.
+        self._settled_next: list[str] = []
+        self._ending: _Ending | None = None
+        self._scan: Iterator[None] | None = None
+        self._stream: BinaryIO | None = None
+        self._next_show = 0.0
+        self._resume()
+
+    @property
+    def over(self) -> bool:
+        """Whether the batch has reached its end."""
+        return self._progress.status.terminal
+
+    def step(self) -> bool:
+        """Go on a little; returns whether anything happened.
+
+        Raises ``QueueUnavailable`` and ``OSError``; the next step goes on from there.
+        """
+        status = self._progress.status
+        if status.terminal:
+            return False
+        if status is Status.VALIDATING:
+            return self._validate()
+        if status is Status.FINALIZING:
+            self._finalize()
+            return True
+        self._look_for_the_end()
+        self._settle()
+        happened = self._collect()
+        happened |= self._feed() if self._ending is None else self._wind_up(self._ending)
+        if not self._flying and len(self._results.done) == self._progress.total:
+            self._finalize()
+        elif happened and self._clock() >= self._next_show:
+            self._show()
+        return happened
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._results.close()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    # -- the beginning
+
+    def _resume(self) -> None:
+        """Take up a batch where whoever had it before has left it."""
+        if self._progress.status in (Status.VALIDATING, Status.FINALIZING):
+            return
+        self._index = Index.load(self._folder / "index.json")
+        # The results are counted, since what was shown last may be older than they are.
+        self._progress = Progress(
+            self._progress.status, self._progress.times, total=len(self._index)
+        )
+        self._settled_next = self._results.recall(self._progress)
+        self._line_up()
+
+    def _validate(self) -> bool:
+        if self._store.cancelled_at(self._batch.id) is not None:
+            self._progress.times["cancelling_at"] = int(self._wall())
+            self._end(Status.CANCELLED)
+            return True
+        if self._scan is None:
+            self._index = Index()
+            self._progress.faults = []
+            self._scan = scan(
+                self._input,
+                self._routes,
+                index=self._index,
+                faults=self._progress.faults,
+                most_lines=self._config.batch_max_lines,
+                longest_line=self._config.body_limit,
+                max_timeout_s=self._config.max_timeout_s,
+            )
+        if sum(1 for _ in islice(self._scan, _LINES_PER_STEP)) == _LINES_PER_STEP:
+            return True
+        self._scan = None
+        if self._progress.faults:
+            self._end(Status.FAILED)
+            return True
+        self._index.save(self._folder / "index.json")
+        self._progress.total = len(self._index)
+        self._become(Status.IN_PROGRESS)
+        self._line_up()
+        return True
+
+    def _line_up(self) -> None:
+        done = self._results.done
+        for provider in self._index.providers:
+            places = self._index.places(provider)
+            self._feeds[provider] = _Feed(
+                deque(place for place in places if self._index.numbers[place] not in done)
+            )
+
+    # -- on the way
+
+    def _feed(self) -> bool:
+        """Keep the window of each provider full."""
+        happened = False
+        now = self._clock()
+        for provider, feed in self._feeds.items():
+            while feed.pending and feed.flying < _WINDOW and now >= feed.pause_until:
+                line = self._line(feed.pending[0])
+                try:
+                    job_id = self._admit(line)
+                except QueueFull as error:
+                    feed.pause_until = now + min(error.retry_after_s or _FULL_S, _FULL_S)
+                    break
+                except QueueUnavailable:
+                    raise
+                except ChatError as error:
+                    # Refused for good, as for a key that was taken away since: that is its result.
+                    self._add_unsent(line.number, line.custom_id, error.code, error.message)
+                else:
+                    self._flying[job_id] = (provider, feed.pending[0])
+                    feed.flying += 1
+                feed.pending.popleft()
+                happened = True
+        return happened
+
+    def _admit(self, line: Line) -> str:
+        route = self._routes.route(line.call.request.model)
+        left_s = self._batch.expires_at - self._wall()
+        seconds = min(line.call.timeout_s or left_s, left_s, self._config.max_timeout_s)
+        job = NewJob(
+            id=job_id_of(self._batch.id, self._batch.created_ms, line.number),
+            request=line.call.request,
+            provider=route.provider,
+            upstream_model=route.model,
+            lane=Lane.BATCH,
+            timeout_ms=max(1, math.ceil(seconds * 1000)),
+            metadata=line.call.metadata,
+            request_id=self._batch.id,
+        )
+        return self._jobs.admit(job).job_id
+
+    def _collect(self) -> bool:
+        """Write down the results of the jobs that are over, and let go of their records."""
+        flying = list(self._flying)
+        over = []
+        for job_id, state in zip(flying, self._jobs.states(flying), strict=True):
+            if state is None:
+                self._send_again(job_id)
+            elif state.terminal:
+                over.append(job_id)
+        for begin in range(0, len(over), _RECORDS_AT_ONCE):
+            job_ids = over[begin : begin + _RECORDS_AT_ONCE]
+            records = [record for record in self._jobs.records(job_ids) if record is not None]
+            for record in records:
+                _, place = self._flying[record.id]
+                self._note(self._line(place), record)
+            self._results.sync()
+            for record in records:
+                self._land(record.id)
+                self._settled_next.append(record.id)
+            self._settle()
+        return bool(over)
+
+    def _settle(self) -> None:
+        """Let go of records whose results are on disk, also of those that Redis did not hear of."""
+        if self._settled_next:
+            self._jobs.settle(self._settled_next)
+            self._settled_next = []
+
+    def _note(self, line: Line, record: JobRecord) -> None:
+        result = result_of(self._batch.id, line, record)
+        if self._ending is not None and record.state in (JobState.CANCELLED, JobState.EXPIRED):
+            error = {"code": self._ending.code, "message": self._ending.message}
+            result = unsent(self._batch.id, line.number, line.custom_id, error, record)
+        self._results.add(result, self._progress)
+
+    def _send_again(self, job_id: str) -> None:
+        """Redis has lost a job's record, and with it whatever came of the job."""
+        provider, place = self._land(job_id)
+        self._feeds[provider].pending.appendleft(place)
+
+    def _land(self, job_id: str) -> tuple[str, int]:
+        provider, place = self._flying.pop(job_id)
+        self._feeds[provider].flying -= 1
+        self._told.discard(job_id)
+        return provider, place
+
+    def _line(self, place: int) -> Line:
+        return parse_line(
+            self._index.numbers[place], self._raw(place), max_timeout_s=self._config.max_timeout_s
+        )
+
+    def _raw(self, place: int) -> bytes:
+        if self._stream is None:
+            self._stream = self._input.open("rb")
+        self._stream.seek(self._index.offsets[place])
+        return self._stream.readline()
+
+    # -- the end
+
+    def _look_for_the_end(self) -> None:
+        """Whether the batch ends before all its lines are done; the first reason stays."""
+        if self._ending is not None:
+            return
+        asked = self._store.cancelled_at(self._batch.id)
+        if asked is not None:
+            self._ending = _CANCELLED
+            self._progress.times.setdefault("cancelling_at", asked)
+            self._become(Status.CANCELLING)
+        elif self._wall() >= self._batch.expires_at:
+            self._ending = _EXPIRED
+
+    def _wind_up(self, ending: _Ending) -> bool:
+        """Stop what is on its way, and end the lines that were not sent."""
+        for job_id in set(self._flying) - self._told:
+            try:
+                self._jobs.cancel(job_id)
+                self._told.add(job_id)
+            except (JobNotFound, ResultExpired):
+                self._send_again(job_id)  # Redis has lost it: it ends below, like those not sent.
+        ended = 0
+        for feed in self._feeds.values():
+            while feed.pending and ended < _ENDED_PER_STEP:
+                place = feed.pending.popleft()
+                custom_id = custom_id_in(self._raw(place))
+                number = self._index.numbers[place]
+                self._add_unsent(number, custom_id, ending.code, ending.message)
+                ended += 1
+        return ended > 0
+
+    def _add_unsent(self, number: int, custom_id: str, code: str, message: str) -> None:
+        error = {"code": code, "message": message}
+        self._results.add(unsent(self._batch.id, number, custom_id, error), self._progress)
+
+    def _finalize(self) -> None:
+        """Make files of the results, under ids that were chosen when the batch was made."""
+        progress = self._progress
+        self._results.sync()
+        self.close()
+        if progress.status is not Status.FINALIZING:
+            self._become(Status.FINALIZING)
+        progress.output_file_id = self._file(self._results.output, self._batch.output_file_id)
+        progress.error_file_id = self._file(self._results.errors, self._batch.error_file_id)
+        if "cancelling_at" in progress.times:
+            self._end(Status.CANCELLED)
+        elif progress.codes[_EXPIRED.code]:
+            self._end(Status.EXPIRED)
+        else:
+            self._end(Status.COMPLETED)
+
+    def _file(self, path: Path, file_id: str) -> str | None:
+        """The id of the file that ``path`` has become, or becomes now; ``None`` without results."""
+        if path.exists():
+            name = f"{self._batch.id}_{path.name}"
+            lifetime_s = int(self._config.file_retention_s) or None
+            self._files.adopt(path, file_id, name, "batch_output", lifetime_s)
+        try:
+            return self._files.get(file_id).id
+        except FileNotFound:
+            return None
+
+    def _end(self, status: Status) -> None:
+        self._become(status)
+        for name in ("input.jsonl", "index.json"):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _become(self, status: Status) -> None:
+        self._progress.status = status
+        self._progress.times.setdefault(f"{status.value}_at", int(self._wall()))
+        self._show()
+
+    def _show(self) -> None:
+        self._next_show = self._clock() + _SHOW_S
+        self._store.save(self._batch.id, self._progress)

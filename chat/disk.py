@@ -1,0 +1,54 @@
+"""What files need that are written safely: privacy, lasting, errors that a caller can act on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from chat.errors import StorageUnavailable
+
+__all__ = ["create", "disk_errors", "new_file", "sync_folder", "write_all"]
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Make an ``OSError`` a ``StorageUnavailable``; ``what`` is the sentence's subject and verb."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(
+            f"{what} ({error.strerror or error}); see that data_dir has room and that chatd's user "
+            "may write to it, then try again"
+        ) from error
+
+
+def new_file(path: Path) -> FileIO:
+    """A new file that only its owner may read, open for writing. Raises ``FileExistsError``."""
+    path.touch(mode=0o600, exist_ok=False)
+    return path.open("wb", buffering=0)
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write all of ``data``; a single call may write a part only, as when the disk fills up."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def create(path: Path, data: bytes) -> None:
+    """A new private file with ``data``, on disk when this returns. Raises ``FileExistsError``."""
+    with new_file(path) as file:
+        write_all(file, data)
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names last that were given or taken in ``folder``: a power failure keeps them."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
