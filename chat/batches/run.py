@@ -327,7 +327,8 @@ class BatchRun:
 
     def _wind_up(self, ending: _Ending) -> bool:
         """Stop what is on its way, and end the lines that were not sent."""
-        for job_id in set(self._flying) - self._told:
+        # The last first: a call that ends makes room, which nothing of this batch is to take.
+        for job_id in [job_id for job_id in reversed(self._flying) if job_id not in self._told]:
             try:
                 self._jobs.cancel(job_id)
                 self._told.add(job_id)
