@@ -98,7 +98,9 @@ def listed() -> Response:
             f"after is {shown(after)}, but must be a batch id; take the last_id of the page before",
             param="after",
         )
-    found, more = in_thread(front_end().batches.page, after, _limit())
+    limit = _limit()
+    with disk_errors("batches cannot be read"):
+        found, more = in_thread(front_end().batches.page, after, limit)
     data = [batch.shown(progress) for batch, progress in found]
     return json_response(
         {
@@ -149,7 +151,8 @@ def _limit() -> int:
 
 
 def _shown(front: FrontEnd, batch_id: str) -> Response:
-    batch, progress = front.batches.get(batch_id)
+    with disk_errors("the batch cannot be read"):
+        batch, progress = front.batches.get(batch_id)
     return json_response(batch.shown(progress))
 
 

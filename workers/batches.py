@@ -13,7 +13,7 @@ from typing import TextIO
 from chat.batches.folder import BatchStore
 from chat.batches.run import BatchRun, Jobs
 from chat.batches.scan import Routes
-from chat.errors import QueueUnavailable, StorageUnavailable
+from chat.errors import QueueUnavailable
 from chat.files import FileStore
 from chat.logs import log_context
 from chat.settings import ChatdConfig
@@ -58,7 +58,7 @@ class Batches:
         self._clock, self._wall = clock, wall
         self._own: dict[str, _Own] = {}
         self._rests_until: dict[str, float] = {}
-        self._reachable = True
+        self._reachable, self._failed = True, ""
         self._next_sweep = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -74,22 +74,31 @@ class Batches:
 
         A Redis that cannot be used is waited for, and told once.
         """
-        happened = False
+        happened, stepping = False, ""
         if self._clock() >= self._next_sweep:
             self._next_sweep = self._clock() + _SWEEP_S
             self._sweep()
         try:
-            for batch_id in self._store.unfinished():
+            # The one that could not use Redis comes last: what failed may be for it alone, such as
+            # a large request when memory is short, and the answers of the others make room.
+            for batch_id in sorted(
+                self._store.unfinished(), key=lambda name: (name <= self._failed, name)
+            ):
                 if self._clock() >= self._rests_until.get(batch_id, 0.0):
+                    stepping = batch_id
                     happened |= self._step(batch_id)
+        except OSError:
+            # The keeper has other work, which needs no disk.
+            _log.exception("unfinished batches cannot be listed; trying again in %g s", _REST_S)
+            return _REST_S
         except QueueUnavailable as error:
             if self._reachable:
                 _log.warning("batches wait: %s", error)
-            self._reachable = False
+            self._reachable, self._failed = False, stepping
             return _AWAY_S
         if not self._reachable:
             _log.info("batches go on")
-        self._reachable = True
+        self._reachable, self._failed = True, ""
         return _BUSY_S if happened else _IDLE_S
 
     def _sweep(self) -> None:
@@ -99,7 +108,7 @@ class Batches:
         try:
             files = self._files.sweep(now)
             batches = self._store.sweep(now - keep_s if keep_s else 0.0, now)
-        except (StorageUnavailable, OSError, ValueError, KeyError):
+        except Exception:  # noqa: BLE001 - as in `_step`: nothing kept too long ends the keeper
             _log.exception("old files and batches cannot be removed")
             return
         if files or batches:

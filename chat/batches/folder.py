@@ -19,6 +19,7 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 from chat.batches.batch import Batch, Progress, Status
 from chat.batches.disk import read_json, write_json
@@ -59,8 +60,8 @@ class BatchStore:
         if self.folder(batch.id).exists():
             return
         self._unfinished.mkdir(mode=0o700, parents=True, exist_ok=True)
-        making = self._root / f".{batch.id}.{os.getpid()}"
-        making.mkdir(mode=0o700)
+        # A name of its own: threads of one process may make the same batch, for the same key.
+        making = Path(mkdtemp(prefix=f".{batch.id}.", dir=self._root))
         try:
             os.link(content, making / "input.jsonl")
             write_json(making / "batch.json", batch.to_wire())
@@ -102,7 +103,11 @@ class BatchStore:
         """Up to ``limit`` batches behind the id ``after``, newest first; and if more follow."""
         names = sorted(name for name in self._names() if after is None or name < after)
         names.reverse()
-        return [self.get(name) for name in names[:limit]], len(names) > limit
+        found = []
+        for name in names[:limit]:
+            with suppress(BatchNotFound):  # It was kept long enough just now.
+                found.append(self.get(name))
+        return found, len(names) > limit
 
     def cancel(self, batch_id: str) -> tuple[Batch, Progress]:
         """Ask for the end of a batch; one that is over stays as it is. Raises ``BatchNotFound``."""
@@ -128,8 +133,12 @@ class BatchStore:
 
     def save(self, batch_id: str, progress: Progress) -> None:
         """Show how far a batch is; one that is over is looked after no more."""
-        write_json(self.folder(batch_id) / "progress.json", progress.to_wire())
+        folder = self.folder(batch_id)
+        write_json(folder / "progress.json", progress.to_wire())
         if progress.status.terminal:
+            # The marker goes last: who dies before leaves it to the next keeper.
+            for name in ("input.jsonl", "index.json"):
+                (folder / name).unlink(missing_ok=True)
             (self._unfinished / batch_id).unlink(missing_ok=True)
 
     def sweep(self, oldest: float, now: float) -> int:
@@ -140,8 +149,10 @@ class BatchStore:
         gone = 0
         for batch_id in set(self._names()) - set(self.unfinished()):
             if max(self.progress(batch_id).times.values()) < oldest:
-                shutil.rmtree(self.folder(batch_id))
+                # It goes at once or not at all: half a batch would look like a damaged one.
                 self._keys.forget(batch_id)
+                going = self.folder(batch_id).rename(self._root / f".{batch_id}.gone")
+                shutil.rmtree(going)
                 gone += 1
         markers = [path for path in self._unfinished.glob("*") if not self._made(path.name)]
         for path in (*self._root.glob(".batch_*"), *markers):

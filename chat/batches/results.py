@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,7 +66,7 @@ class Results:
             return
         failed = progress.count(result)
         stream = self._stream(self.errors if failed else self.output)
-        stream.write(json.dumps(result, ensure_ascii=False).encode() + b"\n")
+        stream.write(_encode(result) + b"\n")
         self.done.add(number)
 
     def sync(self) -> None:
@@ -75,12 +76,21 @@ class Results:
             os.fsync(stream.fileno())
 
     def close(self) -> None:
-        """Flush and close both files."""
-        for stream in self._streams.values():
-            stream.close()
-        self._streams.clear()
+        """Close both files. What was not synced may be lost: whoever recalls them does it again."""
+        while self._streams:
+            _, stream = self._streams.popitem()
+            with suppress(OSError):  # On a full disk; the file is closed all the same.
+                stream.close()
 
     def _stream(self, path: Path) -> BinaryIO:
         if path not in self._streams:
             self._streams[path] = path.open("ab")
         return self._streams[path]
+
+
+def _encode(result: JSON) -> bytes:
+    try:
+        return json.dumps(result, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # A provider may answer with half of a surrogate pair, which only an escape can carry.
+        return json.dumps(result).encode()

@@ -18,6 +18,7 @@ from chat.batches.results import Results
 from chat.batches.scan import Index, Routes, scan
 from chat.errors import (
     ChatError,
+    DeadlineExceeded,
     FileNotFound,
     JobNotFound,
     QueueFull,
@@ -35,10 +36,8 @@ __all__ = ["BatchRun", "Jobs"]
 #: Jobs of one batch and provider that are on their way at a time: enough that no worker waits for
 #: the next look, and few enough that a batch is cancelled soon and another one gets its share.
 _WINDOW = 200
-#: Lines that one step validates,
-_LINES_PER_STEP = 200
-#: and that it ends without an answer.
-_ENDED_PER_STEP = 2000
+#: Seconds that one step reads lines, be they few and long or many and empty: others wait meanwhile.
+_STEP_S = 0.25
 _RECORDS_AT_ONCE = 50
 #: Seconds between two writes of the progress while nothing but numbers change.
 _SHOW_S = 0.5
@@ -165,7 +164,11 @@ class BatchRun:
 
     def _resume(self) -> None:
         """Take up a batch where whoever had it before has left it."""
-        if self._progress.status in (Status.VALIDATING, Status.FINALIZING):
+        status = self._progress.status
+        if status.terminal:
+            self._end(status)  # It died before it had put everything away.
+            return
+        if status in (Status.VALIDATING, Status.FINALIZING):
             return
         self._index = Index.load(self._folder / "index.json")
         # The results are counted, since what was shown last may be older than they are.
@@ -192,8 +195,10 @@ class BatchRun:
                 longest_line=self._config.body_limit,
                 max_timeout_s=self._config.max_timeout_s,
             )
-        if sum(1 for _ in islice(self._scan, _LINES_PER_STEP)) == _LINES_PER_STEP:
-            return True
+        until = self._clock() + _STEP_S
+        for _ in self._scan:
+            if self._clock() >= until:
+                return True
         self._scan = None
         if self._progress.faults:
             self._end(Status.FAILED)
@@ -219,10 +224,13 @@ class BatchRun:
         happened = False
         now = self._clock()
         for provider, feed in self._feeds.items():
+            until = self._clock() + _STEP_S
             while feed.pending and feed.flying < _WINDOW and now >= feed.pause_until:
-                line = self._line(feed.pending[0])
+                if self._clock() >= until:
+                    break
+                place = feed.pending[0]
                 try:
-                    job_id = self._admit(line)
+                    job_id = self._admit(self._line(place))
                 except QueueFull as error:
                     feed.pause_until = now + min(error.retry_after_s or _FULL_S, _FULL_S)
                     break
@@ -230,9 +238,9 @@ class BatchRun:
                     raise
                 except ChatError as error:
                     # Refused for good, as for a key that was taken away since: that is its result.
-                    self._add_unsent(line.number, line.custom_id, error.code, error.message)
+                    self._add_unsent(place, error.code, error.message)
                 else:
-                    self._flying[job_id] = (provider, feed.pending[0])
+                    self._flying[job_id] = (provider, place)
                     feed.flying += 1
                 feed.pending.popleft()
                 happened = True
@@ -241,9 +249,11 @@ class BatchRun:
     def _admit(self, line: Line) -> str:
         route = self._routes.route(line.call.request.model)
         left_s = self._batch.expires_at - self._wall()
-        seconds = min(line.call.timeout_s or left_s, left_s, self._config.max_timeout_s)
+        # ``max_timeout_s`` is for what a line asks for; a window may be longer, and says so itself.
+        asked_s = line.call.timeout_s
+        seconds = min(asked_s, self._config.max_timeout_s, left_s) if asked_s else left_s
         job = NewJob(
-            id=job_id_of(self._batch.id, self._batch.created_ms, line.number),
+            id=self._job_id(line.number),
             request=line.call.request,
             provider=route.provider,
             upstream_model=route.model,
@@ -283,11 +293,24 @@ class BatchRun:
             self._settled_next = []
 
     def _note(self, line: Line, record: JobRecord) -> None:
-        result = result_of(self._batch.id, line, record)
-        if self._ending is not None and record.state in (JobState.CANCELLED, JobState.EXPIRED):
-            error = {"code": self._ending.code, "message": self._ending.message}
+        ending = self._ending_of(record)
+        if ending is None:
+            result = result_of(self._batch.id, line, record)
+        else:
+            error = {"code": ending.code, "message": ending.message}
             result = unsent(self._batch.id, line.number, line.custom_id, error, record)
         self._results.add(result, self._progress)
+
+    def _ending_of(self, record: JobRecord) -> _Ending | None:
+        """What ended a job along with the batch; ``None`` if the end is its own."""
+        if self._ending is not None and record.state in (JobState.CANCELLED, JobState.EXPIRED):
+            return self._ending
+        if record.error is None or record.error["code"] != DeadlineExceeded.code:
+            return None
+        # The last deadline of a job is the end of the window, whoever notices first.
+        if self._ending is _EXPIRED or record.deadline_at >= self._batch.expires_at * 1000:
+            return self._ending or _EXPIRED
+        return None
 
     def _send_again(self, job_id: str) -> None:
         """Redis has lost a job's record, and with it whatever came of the job."""
@@ -300,10 +323,12 @@ class BatchRun:
         self._told.discard(job_id)
         return provider, place
 
+    def _job_id(self, number: int) -> str:
+        return job_id_of(self._batch.id, self._batch.created_ms, number)
+
     def _line(self, place: int) -> Line:
-        return parse_line(
-            self._index.numbers[place], self._raw(place), max_timeout_s=self._config.max_timeout_s
-        )
+        # It was found good; what has been configured since does not make it a fault.
+        return parse_line(self._index.numbers[place], self._raw(place), max_timeout_s=math.inf)
 
     def _raw(self, place: int) -> bytes:
         if self._stream is None:
@@ -318,12 +343,31 @@ class BatchRun:
         if self._ending is not None:
             return
         asked = self._store.cancelled_at(self._batch.id)
+        if asked is None and self._wall() < self._batch.expires_at:
+            return
+        self._find_sent()
         if asked is not None:
             self._ending = _CANCELLED
             self._progress.times.setdefault("cancelling_at", asked)
             self._become(Status.CANCELLING)
-        elif self._wall() >= self._batch.expires_at:
+        else:
             self._ending = _EXPIRED
+
+    def _find_sent(self) -> None:
+        """Find the jobs that were sent unknown to us: by the keeper before, or with the reply lost.
+
+        They may be in a call, or have answers by now. Lines are sent in order, a window at a time:
+        those that were are among the first.
+        """
+        for provider, feed in self._feeds.items():
+            places = list(islice(feed.pending, _WINDOW))
+            job_ids = [self._job_id(self._index.numbers[place]) for place in places]
+            states = self._jobs.states(job_ids)
+            for place, job_id, state in zip(places, job_ids, states, strict=True):
+                if state is not None:
+                    feed.pending.remove(place)
+                    self._flying[job_id] = (provider, place)
+                    feed.flying += 1
 
     def _wind_up(self, ending: _Ending) -> bool:
         """Stop what is on its way, and end the lines that were not sent."""
@@ -334,18 +378,18 @@ class BatchRun:
                 self._told.add(job_id)
             except (JobNotFound, ResultExpired):
                 self._send_again(job_id)  # Redis has lost it: it ends below, like those not sent.
-        ended = 0
+        happened = False
+        until = self._clock() + _STEP_S
         for feed in self._feeds.values():
-            while feed.pending and ended < _ENDED_PER_STEP:
+            while feed.pending and self._clock() < until:
                 place = feed.pending.popleft()
-                custom_id = custom_id_in(self._raw(place))
-                number = self._index.numbers[place]
-                self._add_unsent(number, custom_id, ending.code, ending.message)
-                ended += 1
-        return ended > 0
+                self._add_unsent(place, ending.code, ending.message)
+                happened = True
+        return happened
 
-    def _add_unsent(self, number: int, custom_id: str, code: str, message: str) -> None:
+    def _add_unsent(self, place: int, code: str, message: str) -> None:
         error = {"code": code, "message": message}
+        number, custom_id = self._index.numbers[place], custom_id_in(self._raw(place))
         self._results.add(unsent(self._batch.id, number, custom_id, error), self._progress)
 
     def _finalize(self) -> None:
@@ -376,9 +420,8 @@ class BatchRun:
             return None
 
     def _end(self, status: Status) -> None:
+        self.close()
         self._become(status)
-        for name in ("input.jsonl", "index.json"):
-            (self._folder / name).unlink(missing_ok=True)
 
     def _become(self, status: Status) -> None:
         self._progress.status = status

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +162,51 @@ class TestStore:
         assert store.progress(batch.id).status is Status.COMPLETED
         assert store.unfinished() == []
 
+    def test_one_process_may_make_a_batch_twice_at_once(self, store, content, monkeypatch):
+        """Threads that have the same key: one batch, and both have it."""
+        batch, both = a_batch(), threading.Barrier(2, timeout=10)
+        rename = Path.rename
+
+        def rename_together(path, target):
+            if path.name.startswith(f".{batch.id}"):
+                both.wait()
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", rename_together)
+        with ThreadPoolExecutor(2) as threads:
+            made = [threads.submit(store.create, batch, content) for _ in range(2)]
+            for making in made:
+                making.result()
+
+        assert store.get(batch.id)[0] == batch
+        assert store.unfinished() == [batch.id]
+
+    def test_a_batch_that_is_being_removed_is_no_batch(self, store, content, monkeypatch):
+        """A keeper that dies in between leaves nothing that looks like one."""
+        batch = a_batch()
+        store.create(batch, content)
+        store.save(batch.id, Progress(Status.COMPLETED, {"completed_at": 100}))
+
+        def die(path):
+            (path / "progress.json").unlink()
+            raise OSError("died")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.rmtree", die)
+            with pytest.raises(OSError, match="died"):
+                store.sweep(oldest=150, now=NOW)
+
+        assert store.page(None, 9) == ([], False)
+        assert store.sweep(oldest=150, now=NOW) == 0
+
+    def test_the_end_leaves_no_copy_of_the_input(self, store, content):
+        """The marker goes last: who dies before has not finished."""
+        batch = a_batch()
+        store.create(batch, content)
+        store.save(batch.id, Progress(Status.FAILED, {"failed_at": 1}))
+
+        assert not (store.folder(batch.id) / "input.jsonl").exists()
+
     def test_the_object_is_openais(self):
         """With times in seconds, and ours in a place of its own."""
         progress = Progress(Status.FAILED, {"failed_at": 5}, faults=[Fault("c", "m", 7)])
@@ -235,6 +282,79 @@ class TestThread:
         assert store.get(batch.id)[1].status is Status.COMPLETED
         assert caplog.text.count("batches wait") == 1
         assert caplog.text.count("batches go on") == 1
+
+    def test_a_full_disk_ends_no_thread(self, keeper, content, caplog):
+        """The batch rests, and writes each result once when there is room."""
+        make, jobs, clock, store = keeper
+        batch = a_batch()
+        store.create(batch, content)
+        runs = make()
+        while not jobs.open:
+            runs.round()
+        output = store.folder(batch.id) / "output.jsonl"
+        output.symlink_to("/dev/full")
+        for job_id in jobs.open:
+            jobs.succeed(job_id)
+        runs.round()
+        unsettled = len(jobs.ended)
+        output.unlink()
+        output.write_bytes(b'{"id": "batch_req_')
+        clock.advance(60)
+        for _ in range(5):
+            runs.round()
+        progress = store.get(batch.id)[1]
+
+        assert caplog.text.count("unexpected error") == 1
+        assert unsettled == 2
+        assert (progress.status, progress.completed) == (Status.COMPLETED, 2)
+        assert len(set(jobs.admissions)) == 2
+
+    def test_a_redis_without_room_for_one_serves_the_others(self, keeper, content):
+        """Their answers make room."""
+        make, jobs, _, store = keeper
+        stuck, well = sorted((a_batch(), a_batch()), key=lambda batch: batch.id)
+        for batch in (stuck, well):
+            store.create(batch, content)
+        admit = jobs.admit
+
+        def admit_small(job):
+            if job.request_id == stuck.id:
+                raise QueueUnavailable("out of memory")
+            return admit(job)
+
+        jobs.admit = admit_small
+        runs = make()
+        for _ in range(20):
+            for job_id in jobs.open:
+                jobs.succeed(job_id)
+            runs.round()
+
+        assert store.get(well.id)[1].status is Status.COMPLETED
+        assert store.get(stuck.id)[1].status is Status.IN_PROGRESS
+
+    def test_a_folder_that_cannot_be_read_ends_no_thread(self, keeper, content, tmp_path, caplog):
+        """The keeper's other half needs no disk."""
+        make, _, _, store = keeper
+        store.create(a_batch(), content)
+        unfinished = tmp_path / "batches" / "unfinished"
+        unfinished.rename(tmp_path / "away")
+        unfinished.write_text("not a folder")
+        pause = make().round()
+
+        assert pause > 1
+        assert "cannot be listed" in caplog.text
+
+    @pytest.mark.parametrize("damage", ["[]", '{"x": 1}', "{", ""])
+    def test_a_damaged_batch_ends_no_thread(self, keeper, content, caplog, damage):
+        """It cannot be told how old it is."""
+        make, _, _, store = keeper
+        batch = a_batch()
+        store.create(batch, content)
+        store.save(batch.id, Progress(Status.COMPLETED, {"completed_at": 100}))
+        (store.folder(batch.id) / "progress.json").write_text(damage)
+        make().round()
+
+        assert "cannot be removed" in caplog.text
 
     def test_a_batch_with_a_fault_does_not_hold_up_another(self, keeper, content, caplog):
         """It rests, and begins anew from what is on disk."""

@@ -29,6 +29,7 @@ class Stage:
         self.store, self.files = BatchStore(root / "batches"), FileStore(root / "files")
         self.jobs, self.clock = FakeJobs(), FakeClock()
         self.wall = CREATED_MS / 1000
+        self.config = ChatdConfig()
         self.batch = a_batch(window_s)
         source = root / "source.jsonl"
         source.write_text(text)
@@ -43,7 +44,7 @@ class Stage:
             self.files,
             self.jobs,
             registered_names("ollama", "kimi"),
-            ChatdConfig(),
+            self.config,
             wall=lambda: self.wall,
             clock=self.clock,
         )
@@ -185,6 +186,29 @@ class TestWholeRun:
         assert [job.lane.value for job in jobs] == ["batch", "batch"]
         assert [job.timeout_ms for job in jobs] == [3_600_000, 60_000]
 
+    def test_a_window_may_be_longer_than_what_a_line_may_ask_for(self, stage):
+        """A job that waits for its turn for two days of seven is not over for that."""
+        run = stage(window_s=7 * 86400)
+        run.until_sent()
+
+        assert {job.timeout_ms for job in run.jobs.admitted.values()} == {7 * 86_400_000}
+
+    def test_a_step_validates_for_a_short_time(self, stage):
+        """However many lines there are, other batches wait no longer."""
+        run = stage(lines_of(30))
+        run.run.close()
+        ticks = iter(range(10_000))
+        run.clock = lambda: next(ticks) / 10
+        run.run = run.start()
+        run.run.step()
+        first = run.store.progress(run.batch.id).status
+        for _ in range(30):
+            run.run.step()
+
+        assert first is Status.VALIDATING
+        assert run.progress.status is Status.IN_PROGRESS
+        assert len(run.jobs.open) == 30
+
     def test_costs_are_added_up(self, stage):
         """Where they are known."""
         run = stage()
@@ -239,6 +263,29 @@ class TestErrors:
 
         assert (run.progress.completed, run.progress.failed) == (2, 1)
         assert run.errors()[0]["error"]["code"] == "provider_not_registered"
+
+    def test_a_line_stays_good_when_less_may_be_asked_for(self, stage):
+        """It was validated before ``max_timeout_s`` was lowered: it has what is allowed now."""
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "timeout_s": 600}
+        run = stage(request_line("a", body=body))
+        run.step()
+        run.jobs.forget()
+        run.config = ChatdConfig(max_timeout_s=60)
+        run.killed()
+        run.step()
+        timeouts = [job.timeout_ms for job in run.jobs.admitted.values()]
+        run.answer_all()
+
+        assert timeouts == [60_000]
+        assert run.progress.completed == 1
+
+    def test_half_a_character_is_written_as_an_escape(self, stage):
+        """A provider may answer so; no line may keep its batch from its end."""
+        run = stage()
+        run.answer_all(lambda job_id: run.jobs.succeed(job_id, "cut \ud83d"))
+        answers = [result["response"]["body"]["choices"][0] for result in run.output()]
+
+        assert [answer["message"]["content"] for answer in answers] == ["cut \ud83d"] * 3
 
     def test_redis_away_loses_nothing(self, stage):
         """Whatever was said before it went is said again."""
@@ -341,6 +388,19 @@ class TestCrashes:
         results = run.output()
         assert len(results) == len({result["custom_id"] for result in results}) == 450
         assert run.progress.completed == 450
+
+    @pytest.mark.parametrize("bad", [False, True], ids=["completed", "failed"])
+    def test_it_may_die_before_its_end_is_put_away(self, stage, bad):
+        """The progress says that it is over, and the marker is still there."""
+        run = stage("{no json}" if bad else THREE)
+        run.answer_all()
+        over = run.progress
+        (run.store.folder(run.batch.id).parent / "unfinished" / run.batch.id).touch()
+        run.killed()
+
+        assert run.run.over
+        assert run.progress == over
+        assert run.store.unfinished() == []
 
     def test_it_may_die_while_the_files_are_made(self, stage):
         """The output is a file already, the errors are not."""
@@ -448,6 +508,79 @@ class TestEnds:
 
         assert run.progress.status is Status.CANCELLED
         assert run.progress.failed == 300
+
+    @pytest.mark.parametrize(
+        ("status", "code"),
+        [
+            pytest.param(Status.CANCELLED, "batch_cancelled", id="cancelled"),
+            pytest.param(Status.EXPIRED, "batch_expired", id="expired"),
+        ],
+    )
+    def test_an_end_that_comes_without_a_keeper_finds_what_is_on_its_way(self, stage, status, code):
+        """What was answered meanwhile was paid for; what was not is called no more."""
+        run = stage(lines_of(300))
+        run.until_sent()
+        answered, *unanswered = run.jobs.open
+        run.jobs.succeed(answered)
+        if status is Status.CANCELLED:
+            run.store.cancel(run.batch.id)
+        else:
+            run.wall += 86401
+        run.killed()
+        run.step(6)
+
+        assert (run.progress.status, run.progress.completed) == (status, 1)
+        assert run.progress.codes == {code: 299}
+        assert sorted(run.jobs.cancelled) == sorted(unanswered)
+        assert run.jobs.admitted == {}
+
+    def test_a_job_whose_acceptance_was_not_heard_of_is_cancelled_too(self, stage):
+        """Redis had it when it went away."""
+        run = stage(lines_of(1))
+        admit = run.jobs.admit
+
+        def admit_and_go(job):
+            admit(job)
+            raise QueueUnavailable("away")
+
+        run.jobs.admit = admit_and_go
+        run.step()
+        with pytest.raises(QueueUnavailable):
+            run.step()
+        run.store.cancel(run.batch.id)
+        run.step(3)
+
+        assert len(run.jobs.cancelled) == 1
+        assert run.progress.status is Status.CANCELLED
+
+    @pytest.mark.parametrize("state", [JobState.EXPIRED, JobState.FAILED], ids=str)
+    @pytest.mark.parametrize("late_s", [0, 5], ids=["just before", "after"])
+    def test_a_job_that_ends_with_the_window_expired(self, stage, state, late_s):
+        """Its own deadline is the batch's, whichever of the two is noticed first."""
+        run = stage(lines_of(2))
+        run.until_sent()
+        run.wall = run.batch.expires_at - 1 + late_s
+        error = {"code": "deadline_exceeded", "message": "too late"}
+        first, second = run.jobs.open
+        run.jobs.end(first, state, error=error)
+        run.jobs.succeed(second)
+        run.step(3)
+
+        assert (run.progress.status, run.progress.completed) == (Status.EXPIRED, 1)
+        assert run.progress.codes == {"batch_expired": 1}
+        assert run.errors()[0]["chatd"]["attempts"][0]["billed"] == "yes"
+
+    def test_a_deadline_of_its_own_does_not_end_a_batch(self, stage):
+        """The line asked for it."""
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "timeout_s": 60}
+        run = stage(request_line("a", body=body))
+        run.until_sent()
+        error = {"code": "deadline_exceeded", "message": "too late"}
+        run.jobs.end(run.jobs.open[0], JobState.EXPIRED, error=error)
+        run.step(2)
+
+        assert run.progress.status is Status.COMPLETED
+        assert run.progress.codes == {"deadline_exceeded": 1}
 
     def test_cancelling_needs_no_jobs_that_redis_has_lost(self, stage):
         """They end like those that were not sent."""
