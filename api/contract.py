@@ -98,6 +98,10 @@ class ErrorDetail(_Output):
     retry_after_s: float | None = None
     resets_at: str | None = Field(None, description="RFC 3339")
     latency_ms: int | None = None
+    retryable: bool | None = Field(None, description="where it is not what the code says")
+    billed: Billed | None = Field(
+        None, description="of all calls of the job, where it is not what the code says"
+    )
 
 
 class ErrorAnswer(_Output):

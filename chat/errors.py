@@ -113,19 +113,32 @@ class ChatError(Exception):
             self.billed = billed
 
     def to_wire(self) -> JSON:
-        """``{"code", "message", …}`` with the extras that are known."""
+        """``{"code", "message", …}`` with the extras that are known.
+
+        ``retryable`` and ``billed`` stand in it where they are not what the code alone says.
+        """
         wire: JSON = {"code": self.code, "message": self.message}
         for name in self.EXTRAS:
             value = getattr(self, name)
             if value is not None:
                 wire[name] = value
+        if self.retryable is not type(self).retryable:
+            wire["retryable"] = self.retryable
+        if self.billed is not type(self).billed:
+            wire["billed"] = self.billed.value
         return wire
 
     @classmethod
     def from_wire(cls, wire: JSON) -> Self:
         """Read what ``to_wire`` wrote."""
         extras: dict[str, Any] = {name: wire[name] for name in cls.EXTRAS if name in wire}
-        return cls(wire["message"], **extras)
+        billed = wire.get("billed")
+        return cls(
+            wire["message"],
+            retryable=wire.get("retryable"),
+            billed=None if billed is None else Billed(billed),
+            **extras,
+        )
 
 
 class InvalidRequest(ChatError):

@@ -28,6 +28,22 @@ class StoreRetry(StoreBase):
         assert (grant.attempt, grant.refused, grant.answered, grant.unknown) == (5, 1, 2, 1)
         assert grant.request == job.request
 
+    @pytest.mark.parametrize(
+        ("kind", "billed"), [("answered", "maybe"), ("unknown", "maybe"), ("refused", None)]
+    )
+    def test_the_end_of_a_job_tells_of_calls_that_may_have_been_billed(
+        self, store, client, kind, billed
+    ):
+        """Here the job's deadline passes while it waits for its next attempt."""
+        (job,) = self.batch(store, 1)
+        grant = self.start(store, job.id)
+        store.finish(self.again(grant, 5.0, "retry", signal="", counts_as=kind))
+        client.hset(f"job:{job.id}", "deadline", 1)
+        client.zadd("deadlines", {job.id: 1})
+        store.expire_due()
+
+        assert store.record(job.id).error.get("billed") == billed
+
     def test_a_refused_job_waits_in_its_budget(self, store, client):
         """The cool-down decides when, and its place is that of its admission."""
         self.limit(client)

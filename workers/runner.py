@@ -237,8 +237,12 @@ class Runner:
             remaining_s=remaining_s,
             chance=self._chance(),
         )
+        payload = error.to_wire()
+        if error.billed is Billed.NO and grant.answered + grant.unknown > 0:
+            # An earlier call may have been billed: whoever repeats the request might pay twice.
+            payload["billed"] = Billed.MAYBE.value
         ending = self._ending(
-            grant, state, error.to_wire(), error.code, error.upstream_status, error.billed
+            grant, state, payload, error.code, error.upstream_status, error.billed
         )
         return replace(
             ending,

@@ -147,9 +147,11 @@ local function remove(id, state)
 end
 
 local function error_json(id, code, message, retry_after_s, resets_at)
-  local job = redis.call('HMGET', 'job:' .. id, 'provider', 'upstream_model')
+  local job = redis.call('HMGET', 'job:' .. id, 'provider', 'upstream_model', 'answered', 'unknown')
+  -- Earlier calls of the job may have been billed, whatever ends it now.
+  local called = tonumber(job[3] or 0) + tonumber(job[4] or 0) > 0
   return cjson.encode({code = code, message = message, job_id = id, provider = job[1], upstream_model = job[2],
-    retry_after_s = retry_after_s, resets_at = resets_at})
+    retry_after_s = retry_after_s, resets_at = resets_at, billed = called and 'maybe' or nil})
 end
 
 local function open_attempt(id, number, worker, token, now)

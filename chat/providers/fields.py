@@ -77,32 +77,27 @@ class Fields:
         return value
 
     def count(self, key: str) -> int | None:
-        """A whole number from zero on; ``14.0`` is one, as some JSON writers have it."""
+        """A whole number from zero on; ``14.0`` is one, as some JSON writers have it.
+
+        Anything else is no count: an answer that was paid for is not lost for its statistics.
+        """
         value = self.values.get(key)
-        if value is None:
-            return None
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise self.fault(key, "a whole number")
-        if not 0 <= value <= _LARGEST_COUNT:
-            raise self.fault(key, "a count")
-        return value
+            return None
+        return value if 0 <= value <= _LARGEST_COUNT else None
 
     def amount(self, key: str) -> float | None:
-        """A sum of money, as a number or as a decimal string."""
+        """A sum of money, as a number or as a decimal string; ``None`` for anything else."""
         value = self.values.get(key)
-        if value is None:
-            return None
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise self.fault(key, "an amount")
+            return None
         try:
             amount = float(value)
         except (ValueError, OverflowError):
-            raise self.fault(key, "an amount") from None
-        if not math.isfinite(amount) or amount < 0:
-            raise self.fault(key, "an amount")
-        return amount
+            return None
+        return amount if math.isfinite(amount) and amount >= 0 else None
 
     def child(self, key: str) -> Fields:
         """An object; an empty one stands for a missing one."""

@@ -83,6 +83,20 @@ def test_an_error_crosses_the_queue_whole(cls: type[ChatError]) -> None:
     assert rebuilt.to_wire() == error.to_wire()
 
 
+@pytest.mark.parametrize("cls", _CLASSES)
+@pytest.mark.parametrize("billed", Billed)
+@pytest.mark.parametrize("retryable", [True, False])
+def test_what_is_known_of_its_bill_crosses_the_queue(
+    cls: type[ChatError],
+    billed: Billed,
+    retryable: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A caller who is told that it may ask again must not pay twice for that."""
+    rebuilt = error_from_wire(cls("m", billed=billed, retryable=retryable).to_wire())
+
+    assert (rebuilt.billed, rebuilt.retryable) == (billed, retryable)
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

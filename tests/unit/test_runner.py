@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from chat.config import ChatdConfig
-from chat.errors import JobCancelled, UpstreamAuth, UpstreamTimeout
+from chat.errors import JobCancelled, UpstreamAuth, UpstreamTimeout, UpstreamUnavailable
 from chat.registry import Registry
 from chat.store import JobStore
-from chat.types import Billed, ChatResponse, FinishReason
+from chat.types import Billed, ChatResponse, FinishReason, Lane
 from tests.store_suite import a_job, balance
 from workers.calls import Calls
 from workers.orphans import Orphans
@@ -118,6 +118,26 @@ def test_an_error_becomes_the_record(bench):
     )
     assert record.error["provider"] == "ollama"
     assert (record.attempts[0].outcome, record.attempts[0].billed) == ("upstream_auth", "no")
+
+
+def test_an_error_tells_of_an_earlier_call_that_may_have_been_billed(bench):
+    """The first breaks off, the second is refused for free: the ledger has both, the error more."""
+    errors = iter([UpstreamUnavailable("cut"), UpstreamAuth("no key", upstream_status=401)])
+
+    def fail(**_):
+        raise next(errors)
+
+    bench.provider.act = fail
+    job = a_job(lane=Lane.BATCH)
+    bench.store.admit(job)
+    bench.runner.run(job.id)
+    bench.client.zadd("due", {job.id: 1})
+    bench.store.release(sweep=False)
+    bench.runner.run(job.id)
+    record = bench.store.record(job.id)
+
+    assert (record.error["code"], record.error["billed"]) == ("upstream_auth", "maybe")
+    assert [attempt.billed for attempt in record.attempts] == [Billed.MAYBE, Billed.NO]
 
 
 def test_a_bug_in_a_provider_ends_the_job_too(bench, caplog):
