@@ -33,6 +33,9 @@ PIECE = 64 * 2**10
 #: Bytes that are held at most: a piece, and what the decoder could not place yet.
 _MOST_HELD = 2 * PIECE
 _LONGEST_TEXT = 1000
+#: Bytes that may stand around a delimiter on its line: line breaks, dashes, blanks.
+_LONGEST_BLANK = 64
+_BREAKS = b"\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,7 @@ def _pieces(events: Iterator[Event]) -> Iterator[bytes]:
 
 def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
     decoder = MultipartDecoder(boundary, max_form_memory_size=_MOST_HELD)
-    ended = False
-    while not ended:
-        piece = _read(stream)
-        ended = not piece
+    for piece in _cut(stream, b"--" + boundary):
         try:
             decoder.receive_data(piece or None)
             while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
@@ -117,6 +117,35 @@ def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
             ) from error
         except ValueError as error:
             raise _broken("its form is malformed or ends before its last boundary") from error
+
+
+def _cut(stream: IO[bytes], delimiter: bytes) -> Iterator[bytes]:
+    """The bytes of ``stream`` in pieces that do not end within a delimiter's line; last, ``b""``.
+
+    Where a piece ends between the closing dashes, werkzeug (3.1) would take the CR before the
+    delimiter for content; where it ends in the blanks behind one, the whole delimiter.
+    """
+    held = b""
+    while piece := _read(stream):
+        held += piece
+        end = _before_delimiter(held, delimiter)
+        if end:
+            yield held[:end]
+        held = held[end:]
+    if held:
+        yield held
+    yield b""
+
+
+def _before_delimiter(data: bytes, delimiter: bytes) -> int:
+    """How much of ``data`` comes before a delimiter's line that may end or begin at its end."""
+    window = max(0, len(data) - len(delimiter) - _LONGEST_BLANK)
+    text = data[window:].rstrip(_BREAKS)
+    begins = 1 + max(text.rfind(b"\r"), text.rfind(b"\n"))
+    line = text[begins:]
+    if begins and (line.startswith(delimiter) or delimiter.startswith(line)):
+        text = text[:begins].rstrip(_BREAKS)
+    return window + len(text)
 
 
 def _read(stream: IO[bytes]) -> bytes:

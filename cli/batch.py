@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Mapping
 from functools import partial
@@ -42,6 +43,13 @@ class _Batch(click.Group):
         except CallError as error:
             kind = _Away if isinstance(error, Unavailable) else click.ClickException
             raise kind(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends quietly when nobody reads on.
+            raise click.ClickException(
+                f"{error.filename or 'the output'}: {error.strerror or error}; a batch that was "
+                "submitted goes on, `chatd batch list` shows it"
+            ) from error
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             raise SystemExit(_INTERRUPTED) from None

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from chat.addresses import is_loopback
 from chat.types import JSON
@@ -159,7 +160,8 @@ class BatchClient:
             return self._session.request(
                 method, f"{self.base}{path}", allow_redirects=False, **options
             )
-        except requests.RequestException as error:
+        # requests lets some of urllib3's own through, such as that of a host with a label too long.
+        except (requests.RequestException, HTTPError) as error:
             raise Unavailable(
                 f"{self.base} does not answer ({type(error).__name__}); is `chatd up` running?"
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,9 +48,12 @@ def whole(path: Path | None) -> Iterator[BinaryIO]:
         with target.open("wb") as out:
             yield out
         return
-    part = target.with_name(f"{target.name}.part")
-    with part.open("wb") as out:
+    # A name of its own: a second command with the same target, or a file of that name, is safe.
+    part = target.with_name(f".{uuid.uuid4().hex}.part")
+    with part.open("xb") as out:
         try:
+            if target.exists():
+                part.chmod(target.stat().st_mode & 0o777)
             yield out
             out.close()
             part.replace(target)

@@ -380,6 +380,19 @@ class TestResults:
         assert out.read_bytes() == b"a" * 100_000 + b"b\n"
         assert list(tmp_path.iterdir()) == [out]
 
+    def test_what_lies_beside_the_file_is_left_alone(self, chatd, batch, tmp_path):
+        """Whatever its name; and who may read the file stays as it was."""
+        out, other = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+        out.touch(0o600)
+        other.write_bytes(b"mine")
+        chatd.then(OVER, Answer.of(LINES))
+        run = batch("results", ID, "-o", out)
+
+        assert run.exit_code == 0
+        assert (out.read_bytes(), other.read_bytes()) == (LINES, b"mine")
+        assert out.stat().st_mode & 0o777 == 0o600
+        assert sorted(tmp_path.iterdir()) == [out, other]
+
     @pytest.mark.parametrize(
         "answer",
         [
@@ -626,6 +639,35 @@ class TestAnswers:
             f"Error: {chatd.url} answers, but is not a chatd with batches; look at --url\n"
         )
         assert len(chatd.requests) == 1
+
+    @pytest.mark.parametrize("command", [["results", ID], ["watch", ID]], ids=["results", "watch"])
+    def test_a_full_disk_behind_standard_output_is_1_and_one_line(self, chatd, command):
+        """The batch may well go on: nobody should take this for its end."""
+        chatd.then(OVER, Answer.of(LINES * 1000))
+        with Path("/dev/full").open("wb") as full:
+            run = subprocess.run(
+                python("-m", "cli", "batch", *command, "--url", chatd.url),
+                cwd=ROOT,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+
+        assert run.returncode == 1
+        assert run.stderr == (
+            "Error: the output: No space left on device; a batch that was submitted goes on, "
+            "`chatd batch list` shows it\n"
+        )
+
+    def test_a_host_that_cannot_be_one_is_3(self):
+        """As any that does not answer, and no traceback."""
+        url = f"http://{'a' * 64}.example"
+        run = CliRunner().invoke(main, ["batch", "list", "--url", url])
+
+        assert run.exit_code == 3
+        assert run.stderr.startswith(f"Error: {url} does not answer (")
 
     def test_a_proxy_in_between_that_reaches_nobody_is_3(self, chatd, batch):
         """Its page is no answer of chatd; chatd may come back."""
