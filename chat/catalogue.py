@@ -2,12 +2,13 @@
 
 A worker has the key to ask its provider with; the front end has none and reads here. Redis keeps
 one JSON text per provider, ``models:<provider>``, which is replaced whole at each refresh and is
-gone a day after the last.
+gone a day after the next one was due.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self, cast
@@ -76,16 +77,19 @@ class Catalogue:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def keep(self, provider: str, models: Iterable[ListedModel]) -> None:
-        """Put ``models`` in the place of what ``provider`` listed before."""
+    def keep(self, provider: str, models: Iterable[ListedModel], next_in_s: float = 0.0) -> None:
+        """Put ``models`` in the place of what ``provider`` listed before.
+
+        They are kept until a day after the next list is due, which is in ``next_in_s`` seconds.
+        """
         with redis_errors():
             seconds, micros = self._redis.time()
             found = ModelList(tuple(models), seconds * 1000 + micros // 1000)
             text = json.dumps(found.to_wire(), ensure_ascii=False, separators=(",", ":"))
-            self._redis.set(_key(provider), text, ex=_KEPT_S)
+            self._redis.set(_key(provider), text, ex=_KEPT_S + math.ceil(next_in_s))
 
     def lists(self, providers: Iterable[str]) -> dict[str, ModelList | None]:
-        """The list of each provider; ``None`` for one that has none, or none of the last day."""
+        """The list of each provider; ``None`` for one that has none, or too old a one."""
         names = list(providers)
         if not names:
             return {}

@@ -49,7 +49,7 @@ class Refresher:
         """Fetch and keep the list once; returns the seconds until that is to be done again."""
         try:
             found = self._source.fetch(Deadline.after(_LIMIT_S))
-            self._catalogue.keep(self._provider, found.models)
+            self._catalogue.keep(self._provider, found.models, self._every_s)
         except ChatError as error:
             if not self._fails:
                 _log.warning(

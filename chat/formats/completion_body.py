@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 
 from chat.formats.chat import (
     Body,
+    CalledFunctionBody,
     MetadataKey,
     MetadataValue,
     ModelName,
@@ -73,6 +74,18 @@ class PartBody(Body):
     )
 
 
+class CompletionFunctionBody(CalledFunctionBody):
+    """A called function; OpenAI's Python client leaves what it has parsed in its own messages."""
+
+    parsed_arguments: Any = Field(None, description="anything; not passed on, arguments has it")
+
+
+class CompletionCallBody(ToolCallBody):
+    """A function call that the model asked for earlier in the conversation."""
+
+    function: CompletionFunctionBody = Field(description='an object {"name", "arguments"}')
+
+
 class CompletionMessageBody(Body):
     """One turn of the conversation; the message of an answer can stand here as it came."""
 
@@ -85,7 +98,7 @@ class CompletionMessageBody(Body):
         "with tool_calls",
     )
     name: Name | None = Field(None, description="a string of 1 to 128 characters")
-    tool_calls: list[ToolCallBody] | None = Field(
+    tool_calls: list[CompletionCallBody] | None = Field(
         None, description='a list of {"id", "type": "function", "function": {"name", "arguments"}}'
     )
     tool_call_id: Name | None = Field(None, description="a string of 1 to 128 characters")
@@ -96,6 +109,7 @@ class CompletionMessageBody(Body):
     annotations: list[dict[str, Any]] | None = Field(
         None, description="a list of objects; not passed on"
     )
+    parsed: Any = Field(None, description="anything; not passed on, content has it")
     function_call: None = Field(None, description="null: use tool_calls")
     audio: None = Field(None, description="null: chatd carries text and images only")
 

@@ -108,7 +108,10 @@ def _native_message(body: CompletionMessageBody, text: str) -> JSON:
     return {
         "role": "system" if body.role == "developer" else body.role,
         "content": text if said else None,
-        "tool_calls": [call.model_dump() for call in body.tool_calls or ()],
+        "tool_calls": [
+            call.model_dump(exclude={"function": {"parsed_arguments"}})
+            for call in body.tool_calls or ()
+        ],
         "tool_call_id": body.tool_call_id,
         "reasoning": body.reasoning_content,
     }
@@ -122,11 +125,14 @@ def _turns(where: str, body: CompletionMessageBody) -> list[_Turn]:
     """
     if body.refusal is not None and body.role != "assistant":
         raise _misplaced(f"{where}.refusal", "a refusal", body.role, "an assistant's")
-    if body.content is None:
-        return [_Turn(body.refusal or "")]
-    if isinstance(body.content, str):
-        return [_Turn(body.content or body.refusal or "")]
-    parts = [_part(f"{where}.content[{i}]", body.role, part) for i, part in enumerate(body.content)]
+    parts: list[tuple[str, str | None]]
+    if body.content is None or isinstance(body.content, str):
+        parts = [(body.content or "", None)]
+    else:
+        parts = [
+            _part(f"{where}.content[{i}]", body.role, part) for i, part in enumerate(body.content)
+        ]
+    parts.append((body.refusal or "", None))
     turns = [_Turn()]
     for text, image in parts:
         last = turns[-1]
@@ -269,8 +275,13 @@ def _ignored(body: CompletionBody) -> tuple[str, ...]:
         if isinstance(message.content, list)
         for part in message.content
     ]
+    calls = [call for message in body.messages for call in message.tool_calls or ()]
     inside = {
         "messages.annotations": any(message.annotations for message in body.messages),
+        "messages.parsed": any(message.parsed is not None for message in body.messages),
+        "messages.tool_calls.function.parsed_arguments": any(
+            call.function.parsed_arguments is not None for call in calls
+        ),
         "messages.content.image_url.detail": any(
             part.image_url is not None and part.image_url.detail in {"low", "high"}
             for part in parts

@@ -1,8 +1,8 @@
 """``make demo`` and ``make up``: chatd on a real model, on a machine that has nothing but Python.
 
 The demo starts chatd with a configuration of its own in a temporary folder, sends one chat that
-waits, one job that does not, and one to a tier, runs deploy/smoke.sh, stops everything and looks
-whether anything is left. With ``--stay`` chatd stays in the foreground instead.
+waits, one job that does not, one to a tier and a batch, runs deploy/smoke.sh, stops everything and
+looks whether anything is left. With ``--stay`` chatd stays in the foreground instead.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from deploy.demo.batch import run_batch
 from deploy.demo.client import Client, wait_ready
 from deploy.demo.model import OllamaModel, find_ollama, install_model_server, start_model_server
 from deploy.demo.ports import HOST, free_port
@@ -103,7 +104,7 @@ def _model(folder: Path, ollama_url: str) -> Iterator[OllamaModel]:
 
 
 def _demo(folder: Path, model: OllamaModel) -> None:
-    """Show the main job in four steps, then stop chatd and see that nothing of it is left."""
+    """Show the main job in five steps, then stop chatd and see that nothing of it is left."""
     port = free_port()
     config = _write_config(folder, model, port=port, data_dir=folder / "data", clouds=False)
     started = time.monotonic()
@@ -114,6 +115,8 @@ def _demo(folder: Path, model: OllamaModel) -> None:
         _chat(client, model.name, "1. A chat that waits: POST /v1/chat")
         _job(client, model.name)
         _chat(client, _TIER, f"3. The same to the tier {_TIER}, which stands for the model")
+        print("\n4. A file of requests: chatd batch submit, then chatd batch results")
+        run_batch(folder, client.url, model.name)
         _smoke(client.url, model.name)
         print(f"\nStopping chatd and the {len(descendants(child.pid))} processes it started ...")
 
@@ -223,7 +226,7 @@ def _show(answer: dict[str, Any]) -> None:
 
 
 def _smoke(url: str, model: str) -> None:
-    print("\n4. The acceptance checks: deploy/smoke.sh")
+    print("\n5. The acceptance checks: deploy/smoke.sh")
     command = ["/bin/bash", str(_ROOT / "deploy" / "smoke.sh"), url, model]
     try:
         subprocess.run(command, check=True, timeout=_SMOKE_WITHIN_S)

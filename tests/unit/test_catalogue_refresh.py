@@ -67,6 +67,16 @@ def listed(catalogue: Catalogue) -> tuple[ListedModel, ...] | None:
     return None if found is None else found.models
 
 
+def test_a_list_outlives_the_time_until_the_next_look(
+    server: fakeredis.FakeServer, catalogue: Catalogue
+) -> None:
+    """By a day, so that a provider that is asked once a week is listed all week."""
+    refresher(Source(ONE), catalogue, every_s=7 * 86_400).refresh()
+    left_s = fakeredis.FakeRedis(server=server).ttl("models:kimi")
+
+    assert 7 * 86_400 < left_s <= 8 * 86_400
+
+
 def test_a_list_is_kept_and_the_next_look_is_due_later(catalogue: Catalogue) -> None:
     """Each look has its own limit of fifteen seconds."""
     source = Source(ONE, TWO)

@@ -37,10 +37,17 @@ def _image(data: str = PNG, **more: Any) -> JSON:
 
 def test_what_is_ignored_inside_messages_is_named_once() -> None:
     """By its path without the places in lists; "auto" is what happens anyway."""
+    function = {"name": "f", "arguments": "{}", "parsed_arguments": {}}
     cached = {**_text("b"), "prompt_cache_breakpoint": {"mode": "explicit"}}
     call = _read(
         {"role": "user", "content": [_image(detail="low"), cached, _image(detail="high")]},
-        {"role": "assistant", "content": "x", "annotations": [{"type": "url_citation"}]},
+        {
+            "role": "assistant",
+            "content": "x",
+            "annotations": [{"type": "url_citation"}],
+            "parsed": [1],
+            "tool_calls": [{**CALL, "function": function}],
+        },
         {"role": "user", "content": [_image(detail="auto"), cached]},
         user="u1",
     )
@@ -48,6 +55,8 @@ def test_what_is_ignored_inside_messages_is_named_once() -> None:
     assert call.ignored == (
         "user",
         "messages.annotations",
+        "messages.parsed",
+        "messages.tool_calls.function.parsed_arguments",
         "messages.content.image_url.detail",
         "messages.content.prompt_cache_breakpoint",
     )
@@ -117,6 +126,16 @@ def test_what_is_ignored_inside_messages_is_named_once() -> None:
             {"role": "assistant", "content": None, "refusal": "I cannot."},
             [Message(Role.ASSISTANT, "I cannot.")],
             id="a refusal",
+        ),
+        pytest.param(
+            {"role": "assistant", "content": "Hm.", "refusal": "I cannot."},
+            [Message(Role.ASSISTANT, "Hm.\nI cannot.")],
+            id="a refusal after a text",
+        ),
+        pytest.param(
+            {"role": "assistant", "content": [_text("Hm.")], "refusal": "I cannot."},
+            [Message(Role.ASSISTANT, "Hm.\nI cannot.")],
+            id="a refusal after parts",
         ),
         pytest.param(
             {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]},

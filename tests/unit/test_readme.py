@@ -37,7 +37,7 @@ LOGGED = {"request_id", "duration_ms", "call_ms"}
 REASONS = {"day_quota"}
 #: What OpenAI's client calls things, and codes of batches that are no errors of a call.
 OPENAIS = {"api_key", "extra_body", "batch_cancelled", "batch_expired", "reasoning_content"}
-OPENAIS |= {"prompt_cache_breakpoint"}
+OPENAIS |= {"prompt_cache_breakpoint", "parsed_arguments"}
 
 
 def table(*columns: str) -> list[list[str]]:
