@@ -59,12 +59,16 @@ def create() -> Response:
     """Make a batch; the keeper validates its file before anything of it is queued."""
     front = front_end()
     key = idempotency_key(request.headers)
+    # The same key on another path is another call.
+    key = None if key is None else f"POST /v1/batches {key}"
     value = parse_object(read_body())
     try:
         body = BatchBody.model_validate(value)
     except ValidationError as error:
         raise rejection(error, BatchBody, value) from error
     seconds = _window_s(body.completion_window)
+    if key is not None and (earlier := front.batches.of_key(key, _hash(body))) is not None:
+        return _shown(front, earlier)
     file = front.files.get(body.input_file_id)
     if file.purpose != "batch":
         raise InvalidRequest(
@@ -131,10 +135,9 @@ def cancel(batch_id: str) -> Response:
 def _create(front: FrontEnd, batch: Batch, key: str | None, body_hash: str) -> str:
     """Make the batch, or find the one that an earlier call with this key has made; its id."""
     if key is not None:
-        # The same key on another path is another call. The id comes first: who finds it taken, and
-        # no batch behind it, goes on for a process that died in between.
-        scope = f"POST /v1/batches {key}"
-        batch = replace(batch, id=front.batches.claim(scope, body_hash, batch.id))
+        # The id comes first: who finds it taken, and no batch behind it, goes on for a process that
+        # died in between.
+        batch = replace(batch, id=front.batches.claim(key, body_hash, batch.id))
     front.batches.create(batch, front.files.path(batch.input_file_id))
     return batch.id
 

@@ -28,6 +28,22 @@ class KeyedNames:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def find(self, key: str, body_hash: str) -> str | None:
+        """The id that has ``key``, for the same body; ``None`` if none has it.
+
+        Raises ``IdempotencyMismatch`` and ``StorageUnavailable``.
+        """
+        held = _read(self._by_key(key))
+        if held is None:
+            return None
+        if held["body_hash"] != body_hash:
+            raise IdempotencyMismatch(
+                f"this Idempotency-Key belongs to {held['id']}, which had another body; "
+                "send the same body or another key"
+            )
+        earlier: str = held["id"]
+        return earlier
+
     def claim(self, key: str, body_hash: str, new_id: str) -> str:
         """``new_id`` if nobody has ``key`` yet; else the id that has it, for the same body.
 
@@ -37,10 +53,9 @@ class KeyedNames:
 
         Raises ``IdempotencyMismatch`` and ``StorageUnavailable``.
         """
-        key_hash = hashlib.sha256(key.encode()).hexdigest()
-        by_key, by_id = self._folder / f"{key_hash}.key", self._by_id(new_id)
-        pair = {"key": key_hash, "id": new_id, "body_hash": body_hash}
-        while (held := _read(by_key)) is None:
+        by_key, by_id = self._by_key(key), self._by_id(new_id)
+        pair = {"key": by_key.stem, "id": new_id, "body_hash": body_hash}
+        while (earlier := self.find(key, body_hash)) is None:
             with disk_errors(_TROUBLE):
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 create(by_id, json.dumps(pair).encode())
@@ -52,12 +67,6 @@ class KeyedNames:
                 else:
                     sync_folder(self._folder)
                     return new_id
-        if held["body_hash"] != body_hash:
-            raise IdempotencyMismatch(
-                f"this Idempotency-Key belongs to {held['id']}, which had another body; "
-                "send the same body or another key"
-            )
-        earlier: str = held["id"]
         return earlier
 
     def forget(self, name: str) -> None:
@@ -76,6 +85,9 @@ class KeyedNames:
     def ids(self) -> list[str]:
         """Every id that has a key."""
         return [path.stem for path in self._folder.glob("*.id")]
+
+    def _by_key(self, key: str) -> Path:
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.key"
 
     def _by_id(self, name: str) -> Path:
         return self._folder / f"{name}.id"

@@ -45,6 +45,14 @@ class BatchStore:
         self._unfinished = root / "unfinished"
         self._keys = KeyedNames(root / "keys")
 
+    def of_key(self, key: str, body_hash: str) -> str | None:
+        """The batch that an Idempotency-Key has made, whether or not its input file is still there.
+
+        Raises ``IdempotencyMismatch``.
+        """
+        batch_id = self._keys.find(key, body_hash)
+        return batch_id if batch_id is not None and self._made(batch_id) else None
+
     def claim(self, key: str, body_hash: str, batch_id: str) -> str:
         """The id of the batch that belongs to an Idempotency-Key: ``batch_id`` if it is a new one.
 

@@ -242,6 +242,14 @@ class TestIdempotency:
         assert (again["id"], again["status"]) == (first["id"], "completed")
         assert len(_page(client)["data"]) == 1
 
+    def test_a_retry_does_not_need_the_input_file(self, client: Any, body: JSON) -> None:
+        """It may have been deleted since: the batch has what it needs."""
+        first = _batch(_post(client, body, key="k"))
+        client.delete(f"/v1/files/{body['input_file_id']}")
+
+        assert _batch(_post(client, body, key="k"))["id"] == first["id"]
+        assert _post(client, body, key="l").status_code == 404
+
     @pytest.mark.parametrize(
         "change",
         [
