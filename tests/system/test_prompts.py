@@ -82,12 +82,12 @@ def test_a_queued_prompt_is_in_its_record_and_in_no_message(stack, upstream):
     eventually(lambda: upstream.in_flight == 7)
     # The worker may still take one when its permits are used up, and have it parked.
     asked = []
-    (message,) = eventually(
-        lambda: (
-            asked.append(stack.submit(PROMPT))
-            or stack.redis.client.lrange("chat.ollama.batch", 0, -1)
-        )
-    )
+
+    def in_the_queue():
+        asked.append(stack.submit(PROMPT))
+        return stack.redis.client.lrange("chat.ollama.batch", 0, -1)
+
+    (message,) = eventually(in_the_queue)
     found = {leak.split(" (")[0] for leak in in_redis(stack)}
     written = in_files(stack)
     upstream.release()
