@@ -19,6 +19,7 @@ _PRELUDE = ("prelude", "rates", "budget")
 
 _NAMES = (
     "admit",
+    "audit",
     "cancel",
     "expire",
     "finish",

@@ -14,6 +14,7 @@ import click
 from chat.addresses import is_loopback
 from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
+from cli.audit import audit
 from cli.batch import batch
 
 # Redis and HTTP are imported where they are used: a process that becomes the front end has to
@@ -48,6 +49,7 @@ def main(config_file: Path | None) -> None:
         os.environ["LAKEHOUSE_CONFIG"] = str(config_file.resolve())
 
 
+main.add_command(audit)
 main.add_command(batch)
 
 

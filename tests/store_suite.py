@@ -3,6 +3,7 @@
 A module that wants the suite imports ``StoreSuite`` and has a fixture ``client``.
 """
 
+from tests.store_audited import StoreAudited
 from tests.store_base import a_job, balance
 from tests.store_budget import StoreBudget
 from tests.store_care import StoreCare
@@ -25,5 +26,6 @@ class StoreSuite(
     StoreWaiting,
     StoreRetry,
     StoreShown,
+    StoreAudited,
 ):
     """Every test of it leaves the books balanced."""
