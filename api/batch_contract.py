@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from api.contract import Output
 from chat.batches.batch import Status
 
 __all__ = ["BatchAnswer", "Batches"]
 
 
-class _Output(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class FaultAnswer(_Output):
+class FaultAnswer(Output):
     """What is wrong with the input file."""
 
     code: str
@@ -24,14 +21,14 @@ class FaultAnswer(_Output):
     param: str | None
 
 
-class Faults(_Output):
+class Faults(Output):
     """The first hundred faults of the input file."""
 
     object: Literal["list"]
     data: list[FaultAnswer]
 
 
-class RequestCounts(_Output):
+class RequestCounts(Output):
     """Lines of the input file, and how many have a result."""
 
     total: int
@@ -39,19 +36,19 @@ class RequestCounts(_Output):
     failed: int
 
 
-class InputDetails(_Output):
+class InputDetails(Output):
     """Always 0: providers that cache do not say it in one way."""
 
     cached_tokens: int
 
 
-class OutputDetails(_Output):
+class OutputDetails(Output):
     """Always 0: providers that reason do not count it in one way."""
 
     reasoning_tokens: int
 
 
-class BatchUsage(_Output):
+class BatchUsage(Output):
     """Tokens of all results, where the providers said them."""
 
     input_tokens: int
@@ -61,14 +58,14 @@ class BatchUsage(_Output):
     total_tokens: int
 
 
-class BatchExtension(_Output):
+class BatchExtension(Output):
     """What OpenAI's object has no place for."""
 
     cost_usd: float | None = Field(description="of the results whose cost is known")
     errors: dict[str, int] = Field(description="failed lines by code")
 
 
-class BatchAnswer(_Output):
+class BatchAnswer(Output):
     """A batch, as OpenAI's API shows one; times are seconds since the epoch."""
 
     id: str
@@ -96,7 +93,7 @@ class BatchAnswer(_Output):
     chatd: BatchExtension
 
 
-class Batches(_Output):
+class Batches(Output):
     """One page of the batches."""
 
     object: Literal["list"]

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from flask import Blueprint, Response, request
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from api.admission import read_body
 from api.frontend import FrontEnd, front_end
 from api.headers import idempotency_key
-from api.output import json_response
+from api.output import json_response, page_response
 from api.threads import in_thread
 from chat.batches.batch import Batch
 from chat.batches.folder import is_batch_id
@@ -23,7 +23,7 @@ from chat.disk import disk_errors
 from chat.errors import InvalidRequest
 from chat.formats.chat import Body, MetadataKey, MetadataValue
 from chat.formats.strict_json import parse_object, shown
-from chat.formats.validation import rejection
+from chat.formats.validation import validated
 from chat.jobs import new_id
 
 __all__ = ["BatchBody", "blueprint"]
@@ -62,12 +62,10 @@ def create() -> Response:
     # The same key on another path is another call.
     key = None if key is None else f"POST /v1/batches {key}"
     value = parse_object(read_body())
-    try:
-        body = BatchBody.model_validate(value)
-    except ValidationError as error:
-        raise rejection(error, BatchBody, value) from error
+    body = validated(BatchBody, value)
     seconds = _window_s(body.completion_window)
-    if key is not None and (earlier := front.batches.of_key(key, _hash(body))) is not None:
+    body_hash = _hash(body)
+    if key is not None and (earlier := front.batches.of_key(key, body_hash)) is not None:
         return _shown(front, earlier)
     file = front.files.get(body.input_file_id)
     if file.purpose != "batch":
@@ -89,7 +87,7 @@ def create() -> Response:
         metadata=body.metadata,
     )
     with disk_errors("the batch cannot be stored"):
-        batch_id = in_thread(_create, front, batch, key, _hash(body))
+        batch_id = in_thread(_create, front, batch, key, body_hash)
     return _shown(front, batch_id)
 
 
@@ -105,16 +103,7 @@ def listed() -> Response:
     limit = _limit()
     with disk_errors("batches cannot be read"):
         found, more = in_thread(front_end().batches.page, after, limit)
-    data = [batch.shown(progress) for batch, progress in found]
-    return json_response(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": more,
-        }
-    )
+    return page_response([batch.shown(progress) for batch, progress in found], more=more)
 
 
 @blueprint.get("/v1/batches/<batch_id>")

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from api.contract import ToolCallAnswer
+from api.contract import Output, ToolCallAnswer
 from chat.types import FinishReason
 
 __all__ = ["Completion"]
 
 
-class _Output(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class CompletionMessage(_Output):
+class CompletionMessage(Output):
     """What the model said."""
 
     role: Literal["assistant"]
@@ -29,7 +25,7 @@ class CompletionMessage(_Output):
     tool_calls: list[ToolCallAnswer] | None = Field(None, description="absent when there are none")
 
 
-class CompletionChoice(_Output):
+class CompletionChoice(Output):
     """The one answer."""
 
     index: Literal[0]
@@ -38,7 +34,7 @@ class CompletionChoice(_Output):
     logprobs: None
 
 
-class CompletionUsage(_Output):
+class CompletionUsage(Output):
     """How many tokens it took, as the provider counts them."""
 
     prompt_tokens: int
@@ -46,7 +42,7 @@ class CompletionUsage(_Output):
     total_tokens: int
 
 
-class CompletionNotes(_Output):
+class CompletionNotes(Output):
     """What chatd has to say beyond OpenAI's fields."""
 
     job_id: str
@@ -60,7 +56,7 @@ class CompletionNotes(_Output):
     )
 
 
-class Completion(_Output):
+class Completion(Output):
     """OpenAI's ``chat.completion``."""
 
     id: str = Field(description="chatcmpl- and what follows job_ in the job's id")

@@ -28,24 +28,27 @@ __all__ = [
     "Metrics",
     "ModelAnswer",
     "Models",
+    "Output",
     "Providers",
     "Ready",
     "Record",
 ]
 
 
-class _Output(BaseModel):
+class Output(BaseModel):
+    """Base of every answer: what a model does not name is not sent."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class CalledFunction(_Output):
+class CalledFunction(Output):
     """Which function the model calls, and its arguments as JSON text."""
 
     name: str
     arguments: str
 
 
-class ToolCallAnswer(_Output):
+class ToolCallAnswer(Output):
     """One function call the model asks for."""
 
     id: str
@@ -53,7 +56,7 @@ class ToolCallAnswer(_Output):
     function: CalledFunction
 
 
-class _Content(_Output):
+class _Content(Output):
     model: str = Field(description="as asked")
     provider: str
     upstream_model: str
@@ -81,7 +84,7 @@ class Answer(_Content):
     id: str = Field(description="the job's id")
 
 
-class ErrorDetail(_Output):
+class ErrorDetail(Output):
     """What went wrong, with a stable ``code``."""
 
     code: str
@@ -104,13 +107,13 @@ class ErrorDetail(_Output):
     )
 
 
-class ErrorAnswer(_Output):
+class ErrorAnswer(Output):
     """The body of every answer with a status of 400 or more."""
 
     error: ErrorDetail
 
 
-class AttemptAnswer(_Output):
+class AttemptAnswer(Output):
     """One upstream call."""
 
     number: int
@@ -122,7 +125,7 @@ class AttemptAnswer(_Output):
     billed: Billed | None
 
 
-class Waiting(_Output):
+class Waiting(Output):
     """Why a job is not in a call."""
 
     reason: str
@@ -131,7 +134,7 @@ class Waiting(_Output):
     estimated_start_at: str | None = Field(None, description="RFC 3339; null when nobody knows")
 
 
-class ListedJob(_Output):
+class ListedJob(Output):
     """A job in a list: all of its record but ``response``, which may be large."""
 
     id: str
@@ -154,7 +157,7 @@ class Record(ListedJob):
     response: StoredAnswer | None
 
 
-class Jobs(_Output):
+class Jobs(Output):
     """One page of the jobs that match, newest first."""
 
     jobs: list[ListedJob] = Field(
@@ -166,7 +169,7 @@ class Jobs(_Output):
     )
 
 
-class LaneAnswer(_Output):
+class LaneAnswer(Output):
     """What waits in one lane of a provider."""
 
     depth: int = Field(description="jobs queued for a worker")
@@ -175,21 +178,21 @@ class LaneAnswer(_Output):
     starts_per_s: float = Field(description="how many calls began, lately")
 
 
-class Lanes(_Output):
+class Lanes(Output):
     """A provider's two lanes."""
 
     interactive: LaneAnswer
     batch: LaneAnswer
 
 
-class LaneCounts(_Output):
+class LaneCounts(Output):
     """A number per lane."""
 
     interactive: int
     batch: int
 
 
-class Closed(_Output):
+class Closed(Output):
     """Why a budget starts no calls, and until when."""
 
     reason: Literal["rate_limited", "overloaded", "quota_exhausted", "day_quota"]
@@ -197,7 +200,7 @@ class Closed(_Output):
     seconds: float = Field(description="how long that is from now")
 
 
-class Day(_Output):
+class Day(Output):
     """The calls of today against the most there may be."""
 
     used: int
@@ -205,7 +208,7 @@ class Day(_Output):
     resets_at: str = Field(description="RFC 3339")
 
 
-class BudgetAnswer(_Output):
+class BudgetAnswer(Output):
     """What the models that ``match`` may have of a provider, and what they have."""
 
     match: str
@@ -220,7 +223,7 @@ class BudgetAnswer(_Output):
     parked: LaneCounts
 
 
-class UpstreamTimes(_Output):
+class UpstreamTimes(Output):
     """How long upstream calls took, in ms."""
 
     buckets: list[tuple[float | Literal["+Inf"], int]] = Field(
@@ -229,7 +232,7 @@ class UpstreamTimes(_Output):
     sum: float
 
 
-class Totals(_Output):
+class Totals(Output):
     """What became of all calls to a provider, since Redis was empty."""
 
     calls: int
@@ -245,7 +248,7 @@ class Totals(_Output):
     upstream_ms: UpstreamTimes
 
 
-class ProviderAnswer(_Output):
+class ProviderAnswer(Output):
     """One registered provider."""
 
     name: str
@@ -257,7 +260,7 @@ class ProviderAnswer(_Output):
     totals: Totals
 
 
-class JobCounts(_Output):
+class JobCounts(Output):
     """All jobs: ``accepted`` is the sum of the states and ``retired``, at every moment."""
 
     accepted: int
@@ -276,7 +279,7 @@ class JobCounts(_Output):
     bytes: int = Field(description="of the requests of jobs that are not over")
 
 
-class Providers(_Output):
+class Providers(Output):
     """The registered providers, and counts of all jobs."""
 
     default: str
@@ -284,7 +287,7 @@ class Providers(_Output):
     jobs: JobCounts
 
 
-class ModelNotes(_Output):
+class ModelNotes(Output):
     """What chatd knows of a model beyond OpenAI's fields; what does not apply is absent."""
 
     tier: Literal[True] | None = Field(None, description="a name of the configuration's [models]")
@@ -292,7 +295,7 @@ class ModelNotes(_Output):
     weak: Literal[True] | None = Field(None, description="one of weak_models")
 
 
-class ModelAnswer(_Output):
+class ModelAnswer(Output):
     """A name that `model` of a chat can have."""
 
     id: str
@@ -302,7 +305,7 @@ class ModelAnswer(_Output):
     chatd: ModelNotes | None = Field(None, description="absent where there is nothing to add")
 
 
-class ModelLists(_Output):
+class ModelLists(Output):
     """How old the lists are."""
 
     lists: dict[str, str | None] = Field(
@@ -311,7 +314,7 @@ class ModelLists(_Output):
     )
 
 
-class Models(_Output):
+class Models(Output):
     """The tiers, and what each registered provider lists."""
 
     object: Literal["list"]
@@ -319,7 +322,7 @@ class Models(_Output):
     chatd: ModelLists
 
 
-class FileAnswer(_Output):
+class FileAnswer(Output):
     """A stored file, as OpenAI's API shows one; times are seconds since the epoch."""
 
     id: str
@@ -332,7 +335,7 @@ class FileAnswer(_Output):
     status: Literal["processed"]
 
 
-class Files(_Output):
+class Files(Output):
     """One page of the files that are there."""
 
     object: Literal["list"]
@@ -342,7 +345,7 @@ class Files(_Output):
     has_more: bool
 
 
-class DeletedFile(_Output):
+class DeletedFile(Output):
     """A file that is no more."""
 
     id: str
@@ -354,7 +357,7 @@ class FileContent(RootModel[str]):
     """What is in a file, as it was uploaded or written."""
 
 
-class FileForm(_Output):
+class FileForm(Output):
     """An upload, as multipart/form-data. Unlike JSON bodies it is checked part by part."""
 
     file: str = Field(
@@ -378,14 +381,14 @@ class Metrics(RootModel[str]):
     """Metrics in the text format of Prometheus, version 0.0.4."""
 
 
-class Health(_Output):
+class Health(Output):
     """The process answers."""
 
     status: Literal["ok"]
     version: str
 
 
-class Ready(_Output):
+class Ready(Output):
     """Whether a chat would be served now."""
 
     status: Literal["ready", "not ready"]

@@ -15,7 +15,7 @@ from werkzeug.wsgi import FileWrapper
 from api.frontend import front_end
 from api.headers import idempotency_key
 from api.multipart import PIECE, Part, read_parts
-from api.output import json_response
+from api.output import json_response, page_response
 from api.threads import in_thread
 from chat.errors import InvalidRequest, TooLarge
 from chat.files import LIFETIMES_S, MOST_LISTED, Incoming, Purpose, is_file_id
@@ -74,15 +74,7 @@ def listed() -> Response:
         purpose=cast("Purpose | None", _choice("purpose", "batch", "batch_output")),
         newest_first=_choice("order", "asc", "desc") != "asc",
     )
-    return json_response(
-        {
-            "object": "list",
-            "data": [stored.to_wire() for stored in found],
-            "first_id": found[0].id if found else None,
-            "last_id": found[-1].id if found else None,
-            "has_more": more,
-        }
-    )
+    return page_response([stored.to_wire() for stored in found], more=more)
 
 
 @blueprint.get("/v1/files/<file_id>")

@@ -34,7 +34,7 @@ from chat.formats.chat import ChatBody
 from chat.formats.completion_answers import COMPLETION_STATUS
 from chat.formats.completion_body import CompletionBody
 from chat.formats.errors import STATUS
-from chat.jobs import JobState
+from chat.jobs import ID_CHARACTERS, JobState
 from chat.routing import PROVIDERS
 from chat.types import JSON, Lane
 
@@ -60,7 +60,7 @@ _JOB_ID: JSON = {
     "name": "job_id",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^job_[0-9a-hjkmnp-tv-z]{26}$"},
+    "schema": {"type": "string", "pattern": f"^job_{ID_CHARACTERS}$"},
 }
 _MODEL: JSON = {
     "name": "model",
@@ -104,7 +104,7 @@ _FILE_ID: JSON = {
     "name": "file_id",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^file-[0-9a-hjkmnp-tv-z]{26}$"},
+    "schema": {"type": "string", "pattern": f"^file-{ID_CHARACTERS}$"},
 }
 _FILE_FILTERS: tuple[JSON, ...] = (
     {"name": "purpose", "in": "query", "schema": {"enum": ["batch", "batch_output"]}},
@@ -130,7 +130,7 @@ _BATCH_ID: JSON = {
     "name": "batch_id",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^batch_[0-9a-hjkmnp-tv-z]{26}$"},
+    "schema": {"type": "string", "pattern": f"^batch_{ID_CHARACTERS}$"},
 }
 _BATCH_FILTERS: tuple[JSON, ...] = (
     {

@@ -9,7 +9,7 @@ from flask import Response
 
 from chat.types import JSON
 
-__all__ = ["json_response"]
+__all__ = ["json_response", "page_response"]
 
 
 def json_response(
@@ -18,6 +18,19 @@ def json_response(
     """A response with ``payload`` as its body."""
     return Response(
         _encode(payload), status=status, headers=headers, content_type="application/json"
+    )
+
+
+def page_response(data: list[JSON], *, more: bool) -> Response:
+    """One page of objects that have an ``id``, in the shape of OpenAI's lists."""
+    return json_response(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": more,
+        }
     )
 
 

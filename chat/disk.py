@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,17 @@ from io import FileIO
 from pathlib import Path
 
 from chat.errors import StorageUnavailable
+from chat.types import JSON
 
-__all__ = ["create", "disk_errors", "new_file", "sync_folder", "write_all"]
+__all__ = [
+    "create",
+    "disk_errors",
+    "new_file",
+    "read_json",
+    "sync_folder",
+    "write_all",
+    "write_json",
+]
 
 
 @contextmanager
@@ -52,3 +62,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path) -> JSON:
+    """What ``write_json`` wrote. Raises ``FileNotFoundError``."""
+    value: JSON = json.loads(path.read_bytes())
+    return value
+
+
+def write_json(path: Path, value: JSON) -> None:
+    """Write ``value`` beside ``path`` and put it in its place once it is on disk."""
+    making = path.with_suffix(".new")
+    with making.open("wb") as stream:
+        stream.write(json.dumps(value).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    making.rename(path)

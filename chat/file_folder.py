@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Literal
 
 from chat.disk import create, disk_errors, sync_folder
 from chat.idempotency import KeyedNames
+from chat.jobs import is_id
 from chat.types import JSON
 
 __all__ = ["FileFolder", "Purpose", "StoredFile", "is_file_id"]
@@ -34,13 +34,12 @@ Purpose = Literal["batch", "batch_output"]
 #: Seconds after which something half-written is one of a process that died, not of one at work.
 _LEFT_OVER_S = 86400
 
-_FILE_ID = re.compile(r"file-[0-9a-hjkmnp-tv-z]{26}")
 _READING = "the stored files cannot be read"
 
 
 def is_file_id(text: str) -> bool:
     """Whether ``text`` has the form of a file's id; nothing else becomes part of a path."""
-    return _FILE_ID.fullmatch(text) is not None
+    return is_id("file-", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from chat.errors import ChatError, error_from_wire
 from chat.types import JSON, Billed, ChatRequest, Lane
 
 __all__ = [
+    "ID_CHARACTERS",
     "TASK_NAME",
     "Attempt",
     "Ending",
@@ -21,6 +22,7 @@ __all__ = [
     "JobState",
     "NewJob",
     "Outcome",
+    "is_id",
     "made_at",
     "new_id",
     "new_job_id",
@@ -33,7 +35,8 @@ __all__ = [
 TASK_NAME = "chatd.run_job"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_JOB_ID = re.compile(rf"job_[{_ALPHABET}]{{26}}")
+#: A regular expression for what stands behind the prefix of an id.
+ID_CHARACTERS = "[0-9a-hjkmnp-tv-z]{26}"
 
 
 def new_id(prefix: str, milliseconds: int | None = None, chance: bytes | None = None) -> str:
@@ -47,6 +50,11 @@ def new_id(prefix: str, milliseconds: int | None = None, chance: bytes | None = 
     return prefix + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
+def is_id(prefix: str, text: str) -> bool:
+    """Whether ``text`` has the form of what ``new_id`` makes with that prefix."""
+    return re.fullmatch(prefix + ID_CHARACTERS, text) is not None
+
+
 def new_job_id() -> str:
     """``job_`` and 26 characters that sort by time."""
     return new_id("job_")
@@ -57,7 +65,7 @@ def made_at(job_id: str) -> int | None:
 
     By the clock of who made it: it may lie in the future.
     """
-    if _JOB_ID.fullmatch(job_id) is None:
+    if not is_id("job_", job_id):
         return None
     # The first ten of 26 characters have the 48 bits of time, and two that are always 0.
     milliseconds = 0

@@ -15,26 +15,25 @@ The truth about a batch is on disk, so that Redis holds no more of it than the j
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
 from chat.batches.batch import Batch, Progress, Status
-from chat.batches.disk import read_json, write_json
+from chat.disk import read_json, write_json
 from chat.errors import BatchNotFound
 from chat.idempotency import KeyedNames
+from chat.jobs import is_id
 
 __all__ = ["BatchStore", "is_batch_id"]
 
 _DAY_S = 86400.0
-_ID = re.compile(r"batch_[0-9a-hjkmnp-tv-z]{26}")
 
 
 def is_batch_id(text: str) -> bool:
     """Whether a text is the id of a batch, so that it may become part of a path."""
-    return _ID.fullmatch(text) is not None
+    return is_id("batch_", text)
 
 
 class BatchStore:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from chat.batches.batch import Fault
-from chat.batches.disk import read_json, write_json
 from chat.batches.lines import parse_line
+from chat.disk import read_json, write_json
 from chat.errors import ChatError
 from chat.routing import Route
 

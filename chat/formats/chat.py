@@ -19,12 +19,11 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
 )
 
 from chat.errors import InvalidRequest
 from chat.formats.strict_json import parse_object, shown
-from chat.formats.validation import rejection
+from chat.formats.validation import validated
 from chat.types import JSON, ChatRequest, Lane, Message, Role, ToolCall
 
 __all__ = ["ChatBody", "ChatCall", "parse_chat", "read_chat"]
@@ -256,10 +255,7 @@ def read_chat(value: JSON, *, max_timeout_s: float) -> ChatCall:
     ``max_timeout_s`` is the most that ``timeout_s`` may be. Raises ``InvalidRequest`` that names
     the field, the value, the rule and the way out.
     """
-    try:
-        body = ChatBody.model_validate(value)
-    except ValidationError as error:
-        raise rejection(error, ChatBody, value) from error
+    body = validated(ChatBody, value)
     if body.timeout_s is not None and body.timeout_s > max_timeout_s:
         raise InvalidRequest(
             f"timeout_s is {shown(value['timeout_s'])}, but at most {max_timeout_s:g} is allowed "

@@ -9,8 +9,6 @@ from __future__ import annotations
 import binascii
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from chat.errors import InvalidRequest
 from chat.formats.chat import ChatCall, read_chat
 from chat.formats.completion_body import (
@@ -21,7 +19,7 @@ from chat.formats.completion_body import (
     ResponseFormatBody,
 )
 from chat.formats.strict_json import parse_object, shown
-from chat.formats.validation import rejection
+from chat.formats.validation import validated
 from chat.types import JSON
 
 __all__ = ["CompletionCall", "parse_completion", "read_completion"]
@@ -68,10 +66,7 @@ def read_completion(value: JSON, *, max_timeout_s: float) -> CompletionCall:
     ``max_timeout_s`` is the most that ``timeout_s`` may be. Raises ``InvalidRequest`` that names
     the field, the value, the rule and the way out.
     """
-    try:
-        body = CompletionBody.model_validate(value)
-    except ValidationError as error:
-        raise rejection(error, CompletionBody, value) from error
+    body = validated(CompletionBody, value)
     turns = [_turns(f"messages[{i}]", message) for i, message in enumerate(body.messages)]
     call = read_chat(_native(value, body, turns), max_timeout_s=max_timeout_s)
     request = replace(

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from chat.errors import InvalidRequest
 from chat.formats.strict_json import place, shown
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
     from chat.types import JSON
 
-__all__ = ["rejection"]
+__all__ = ["validated"]
 
 _Path = list[str | int]
+
+T = TypeVar("T", bound=BaseModel)
 
 #: Pydantic's names for "an object with these fields was expected".
 _NOT_AN_OBJECT = frozenset({"model_type", "model_attributes_type"})
@@ -39,8 +40,15 @@ class _Target:
     model: type[BaseModel] | None
 
 
-def rejection(error: ValidationError, model: type[BaseModel], value: JSON) -> InvalidRequest:
-    """The error a caller gets for ``value``, which is not a valid ``model``."""
+def validated(model: type[T], value: JSON) -> T:
+    """``value`` as a ``model``. Raises ``InvalidRequest`` with the most telling fault."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _rejection(error, model, value) from error
+
+
+def _rejection(error: ValidationError, model: type[BaseModel], value: JSON) -> InvalidRequest:
     fault, path = _most_telling(error, value)
     where = place(path)
     return InvalidRequest(_message(fault["type"], path, model, value), param=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.upstream import Upstream
 from tests.servers import RedisProcess
 
 
@@ -14,3 +15,12 @@ def redis_server(tmp_path):
     yield server
     server.resume()
     server.stop()
+
+
+@pytest.fixture
+def upstream():
+    """A model server of its own, which answers at once."""
+    upstream = Upstream().start()
+    yield upstream
+    upstream.release()
+    upstream.stop()

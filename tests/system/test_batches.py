@@ -9,20 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from bench.upstream import Upstream
 from tests.batches import lines_of, request_line
 from tests.stack import Stack
 from tests.waiting import eventually
 
 TERMINAL = {"completed", "failed", "expired", "cancelled"}
-
-
-@pytest.fixture
-def upstream():
-    upstream = Upstream().start()
-    yield upstream
-    upstream.release()
-    upstream.stop()
 
 
 @pytest.fixture

@@ -7,17 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench.upstream import Upstream
 from tests.stack import Stack
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def upstream():
-    upstream = Upstream().start()
-    yield upstream
-    upstream.release()
-    upstream.stop()
 
 
 @pytest.fixture

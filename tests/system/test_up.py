@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import requests
 
-from bench.upstream import Upstream
 from cli.redis_server import free_port
 from tests.servers import Child, python
 from tests.waiting import eventually
@@ -38,14 +37,6 @@ def processes(config: Path) -> dict[int, str]:
         if command and (str(config).encode() in environ or folder.is_relative_to(config.parent)):
             found[int(entry.name)] = command
     return found
-
-
-@pytest.fixture
-def upstream():
-    upstream = Upstream().start()
-    yield upstream
-    upstream.release()
-    upstream.stop()
 
 
 class Up:
