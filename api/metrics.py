@@ -118,6 +118,12 @@ def _lanes(providers: list[JSON]) -> Iterator[Metric]:
         ("provider",),
         (((p["name"],), p["concurrency"]) for p in providers),
     )
+    yield _gauge(
+        "chatd_provider_drained",
+        "1 while the provider is drained, so that no call of it begins; else 0.",
+        ("provider",),
+        (((p["name"],), p["drained_since"] is not None) for p in providers),
+    )
     labels = ("provider", "lane")
     yield _gauge(
         "chatd_calls_in_flight",

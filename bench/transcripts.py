@@ -39,7 +39,6 @@ TABLE = {cls.code: STATUS[cls] for cls in error_classes()} | {
 }
 #: Codes that no caller can bring about, and why.
 NOT_PROVOKED = {
-    "draining": "nothing raises it yet: a front end that stops closes its port",
     "internal_error": "a fault of chatd's own, and none is known",
     "storage_unavailable": "the disk below data_dir would have to be full",
 }
@@ -292,6 +291,9 @@ def interventions(show: Transcripts, stack: Stack, upstream: ScriptedUpstream) -
 
 def outages(show: Transcripts, stack: Stack) -> None:
     """What happens when a part of chatd is missing."""
+    stack.store.drain("kimi")
+    show.error("draining", "chatd drain kimi", "/v1/chat", "-d", chat("kimi/k2"))
+    stack.store.resume("kimi")
     stack.workers["kimi"].stop()
     eventually(lambda: (stack.store.workers(["kimi"])["kimi"] or 0) > 10, what="the grace is over")
     show.error("no_worker", "worker_grace_s is 10 seconds", "/v1/chat", "-d", chat("kimi/k2"))

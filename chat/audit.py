@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from chat.audit_report import NOTES, AuditReport, Breach, Event, MaybeBilled, OnDisk, Queue, Suspect
-from chat.connection import redis_errors
+from chat.connection import kept_on_disk, redis_errors
 from chat.jobs import JobState, made_at, queue_name
 from chat.scripts import Scripts
 from chat.types import Lane
@@ -148,8 +148,16 @@ class Auditor(Scripts):
             maybe_count=findings.maybe_count,
             lost_calls=findings.lost_calls,
             orphans=tuple(orphans),
+            durability=self._durability(),
             seconds=self._clock() - began,
         )
+
+    def _durability(self) -> str:
+        kept = kept_on_disk(self.redis)
+        if kept is None:
+            return "unknown"
+        on_disk, synced = kept
+        return synced if on_disk else "none"
 
     def _totals(self) -> list[Any]:
         return cast("list[Any]", self._run("audit", "totals", *self._config.providers))

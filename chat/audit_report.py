@@ -10,6 +10,7 @@ from chat.types import JSON
 
 __all__ = [
     "NOTES",
+    "REMAINS",
     "RULES",
     "AuditReport",
     "Breach",
@@ -51,6 +52,19 @@ RULES = {
     "never_removed": "the job is over, and nothing will remove its record",
     "stray_entry": "an entry of a job that has no record or does not stand here",
     "dead_lease": "a permit is held by a lease that nobody has renewed or given up for two minutes",
+}
+
+#: What can be lost although no rule is broken: by how Redis keeps its writes.
+REMAINS = {
+    "always": "what Redis has confirmed, a power failure does not take back either",
+    "everysec": "a power failure may take back about the last second. What a living worker calls, "
+    "or has just called, is entered again, and so is a job whose caller waits; gone are other jobs "
+    "of that second, and a call whose worker died as well is made again",
+    "no": "the operating system decides when a write reaches the disk, so that a power failure may "
+    "take back half a minute; see everysec, which is what chatd asks for",
+    "none": "Redis keeps nothing on disk: when it ends, all jobs are gone but those in the hands "
+    "of workers and waiting callers",
+    "unknown": "Redis does not say how it keeps its writes",
 }
 
 #: What is as it should be for a while, and mended by the keeper.
@@ -142,7 +156,9 @@ class AuditReport:
     ``counters`` is ``acct`` at the end, ``records`` how many of each state the scan met.
     ``breaches`` and ``maybe`` have the first ones; ``broken``, by rule, and ``maybe_count`` say how
     many there are. ``unchecked`` suspects were too many to be looked at again. ``noted`` counts
-    notes by what they are.
+    notes by what they are. ``durability`` is when Redis syncs a write to disk: ``always``,
+    ``everysec``, ``no`` (nobody asks for it), ``none`` (it keeps none), or ``unknown``; see
+    ``REMAINS``.
     """
 
     counters: dict[str, int]
@@ -156,6 +172,7 @@ class AuditReport:
     maybe_count: int
     lost_calls: int
     orphans: tuple[OnDisk, ...]
+    durability: str
     seconds: float
 
     @property
@@ -211,5 +228,7 @@ class AuditReport:
             "maybe_billed_count": self.maybe_count,
             "lost_calls": self.lost_calls,
             "orphans": [asdict(orphan) for orphan in self.orphans],
+            "durability": self.durability,
+            "remains": REMAINS[self.durability],
             "seconds": round(self.seconds, 3),
         }

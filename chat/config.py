@@ -35,6 +35,7 @@ PLACES = (Path("lakehouse.toml"), Path("/etc/lakehouse/lakehouse.toml"))
 
 _LONGEST_RETENTION_S = 365 * 86400
 _MOST_PERMITS = 1000
+_MOST_WORKERS = 16
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _TIER = re.compile(r"[A-Za-z0-9._-]+")
 # Upper case only: a key written where its variable's name belongs is then refused, not printed.
@@ -102,7 +103,9 @@ def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
         timeout_s=chatd.seconds("timeout_s", usual.timeout_s, zero=True) or usual.timeout_s,
         job_timeout_s=chatd.seconds("job_timeout_s", usual.job_timeout_s),
         max_timeout_s=chatd.seconds("max_timeout_s", usual.max_timeout_s),
+        drain_s=chatd.seconds("drain_s", usual.drain_s, zero=True),
         redis_url=_redis_url(chatd),
+        durability=chatd.choice("durability", usual.durability, ("everysec", "always")),
         data_dir=_data_dir(chatd, environ),
         max_queued=chatd.whole("max_queued", usual.max_queued, at_most=10**8),
         max_queued_bytes=chatd.size("max_queued_bytes", usual.max_queued_bytes),
@@ -169,6 +172,7 @@ def _provider(table: Table, usual: ProviderConfig) -> ProviderConfig:
         name=usual.name,
         base_url=base_url,
         concurrency=table.whole("concurrency", usual.concurrency, at_most=_MOST_PERMITS),
+        workers=table.whole("workers", usual.workers, at_most=_MOST_WORKERS),
         enabled=table.flag("enabled", None),
         go_base_url=go_base_url,
         key_env=key_env,

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "RETRY_AFTER_S",
     "await_redis",
+    "check_durability",
     "connect",
     "embedded_url_file",
+    "kept_on_disk",
     "redis_errors",
     "redis_url",
 ]
@@ -117,6 +119,57 @@ def await_redis(client: redis.Redis, timeout_s: float = 60.0) -> None:
             "set maxmemory-policy noeviction",
             info["maxmemory_policy"],
         )
+
+
+def check_durability(client: redis.Redis, durability: str) -> None:
+    """Hold what Redis does with its writes against what the configuration promises.
+
+    Raises ``ConfigError`` when ``durability`` is "always" and Redis does not sync each write before
+    it confirms it, and ``QueueUnavailable``. What Redis may not be asked is warned of.
+    """
+    kept = kept_on_disk(client)
+    if kept is None:
+        _log.warning(
+            "Redis does not say whether it keeps its data on disk (CONFIG GET is not allowed); "
+            'durability = "%s" is taken on trust',
+            durability,
+        )
+        return
+    on_disk, synced = kept
+    if durability == "always" and (not on_disk or synced != "always"):
+        found = f"appendfsync {synced}" if on_disk else "no append-only file"
+        raise ConfigError(
+            f'[chatd] durability = "always", and Redis runs with {found}: a power failure could '
+            "take back what it has confirmed; start Redis with appendonly yes and appendfsync "
+            "always (chatd's own: stop `chatd up` and start it again), or set durability = "
+            '"everysec"'
+        )
+    if not on_disk:
+        _log.warning(
+            "Redis has no append-only file: when it ends, all jobs are lost; set appendonly yes"
+        )
+    elif synced == "no":
+        _log.warning(
+            "Redis never syncs its append-only file (appendfsync no): a power failure may take "
+            "back half a minute of jobs; set appendfsync everysec"
+        )
+
+
+def kept_on_disk(client: redis.Redis) -> tuple[bool, str] | None:
+    """Whether Redis writes an append-only file, and when it syncs it: ``always``, ``everysec``.
+
+    ``None`` when it does not say. Raises ``QueueUnavailable``.
+    """
+    try:
+        with redis_errors():
+            found = client.config_get("appendonly", "appendfsync")
+    except QueueUnavailable as error:
+        if isinstance(error.__cause__, ResponseError):
+            return None
+        raise
+    if "appendonly" not in found:
+        return None
+    return found["appendonly"] == "yes", str(found.get("appendfsync", ""))
 
 
 @contextmanager

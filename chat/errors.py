@@ -236,7 +236,7 @@ class NoWorker(ChatError):
 
 
 class Draining(ChatError):
-    """The process is shutting down and takes nothing new."""
+    """The front end is stopping, or the provider is drained: nothing new is begun."""
 
     code = "draining"
     retryable = True

@@ -116,7 +116,8 @@ class NewJob:
 
     ``timeout_ms`` is the job's deadline counted from admission by Redis' clock. ``reply_to`` is
     the channel of the process that waits, or ``None``. ``waits`` is true when a caller waits, so
-    that a provider without a live worker is refused (``NoWorker``) rather than queued.
+    that a job of a provider without a live worker (``NoWorker``) or of a drained one (``Draining``)
+    is refused rather than queued.
     """
 
     id: str

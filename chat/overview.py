@@ -14,12 +14,13 @@ def provider_view(
     name: str, raw: dict[str, Any], *, concurrency: int, last_seen_s: float | None
 ) -> JSON:
     """One entry of ``providers``; ``raw`` is what ``overview.lua`` returns."""
-    now = raw["now"]
+    now, drained = raw["now"], raw.get("drained")
     return {
         "name": name,
         "concurrency": concurrency,
         "in_use": {lane.value: _count(raw["in_use"], lane.value) for lane in Lane},
         "last_seen_s": None if last_seen_s is None else round(last_seen_s, 3),
+        "drained_since": None if drained is None else rfc3339(int(drained)),
         "lanes": {lane.value: _lane(raw["lanes"][lane.value], now) for lane in Lane},
         "budgets": [_budget(name, budget, raw) for budget in raw["budgets"]],
         "totals": _totals(raw["stats"], raw["latencies"]),

@@ -11,6 +11,7 @@ from chat.budget import budget_of
 from chat.connection import RETRY_AFTER_S
 from chat.errors import (
     ChatError,
+    Draining,
     IdempotencyMismatch,
     NoWorker,
     QueueFull,
@@ -69,6 +70,14 @@ def refusal(reply: Sequence[Any], job: NewJob, config: ChatdConfig) -> ChatError
             return NoWorker(
                 f"no worker of provider {job.provider} was seen {seen}; start one with "
                 f"`chatd worker {job.provider}`, or POST /v1/jobs, which waits for one",
+                provider=job.provider,
+                retry_after_s=RETRY_AFTER_S,
+            )
+        case ["drained", since]:
+            return Draining(
+                f"provider {job.provider} is drained since {rfc3339(int(since))}: no call of it "
+                f"begins until `chatd resume {job.provider}`; try again then, or POST /v1/jobs, "
+                "which waits for that",
                 provider=job.provider,
                 retry_after_s=RETRY_AFTER_S,
             )

@@ -2,7 +2,9 @@
 
 Pub/sub loses messages when a connection breaks, and the result key is the copy: every time the
 listener (re)subscribes it reads all pending keys, and every two seconds those that have waited for
-two seconds. Threading primitives only, so that gevent may turn them into greenlets.
+two seconds. A Redis that lost its last second may have lost jobs whose callers are still here: they
+are admitted again, under the same id. Threading primitives only, so that gevent may turn them into
+greenlets.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from redis.exceptions import RedisError
 
-from chat.errors import QueueUnavailable
-from chat.jobs import Outcome
+from chat.errors import ChatError, QueueUnavailable
+from chat.jobs import JobState, Outcome
 
 if TYPE_CHECKING:
     import redis
@@ -36,7 +39,10 @@ _RECONNECT_S = 0.2
 
 
 class Waiter:
-    """One caller's wait for one job. Leaving the ``with`` block forgets it."""
+    """One caller's wait for one job. Leaving the ``with`` block forgets it.
+
+    ``again`` admits the job once more, should Redis forget it; whoever has the request sets it.
+    """
 
     def __init__(self, replies: Replies, job_id: str) -> None:
         self._replies = replies
@@ -44,10 +50,14 @@ class Waiter:
         self.job_id = job_id
         self.since = time.monotonic()
         self.outcome: Outcome | None = None
+        self.again: Callable[[], None] | None = None
 
     def wait(self, timeout_s: float) -> Outcome | None:
         """The job's end, or ``None`` after ``timeout_s`` seconds or a ``wake``."""
         self._event.wait(max(0.0, timeout_s))
+        if self.outcome is None:
+            # A wake is for one wait. An end that is told now is seen below, and by the next wait.
+            self._event.clear()
         return self.outcome
 
     def deliver(self, outcome: Outcome) -> None:
@@ -56,7 +66,7 @@ class Waiter:
         self._event.set()
 
     def wake(self) -> None:
-        """Make ``wait`` return without an outcome: the caller has gone."""
+        """Make ``wait`` return without an outcome: the caller has gone, or this process is to."""
         self._event.set()
 
     def __enter__(self) -> Self:
@@ -153,8 +163,10 @@ class Replies:
         while True:
             message = pubsub.get_message(timeout=_SWEEP_S)
             if message is not None and message["type"] == "subscribe":
-                ready.set()
                 self._read_keys(0.0)
+                if ready.is_set():
+                    self._admit_forgotten()
+                ready.set()
             elif message is not None and message["type"] == "message":
                 self._arrived(json.loads(message["data"]))
             if time.monotonic() - swept >= _SWEEP_S:
@@ -180,6 +192,36 @@ class Replies:
         for begin in range(0, len(pending), 500):
             for outcome in self._store.outcomes(pending[begin : begin + 500]).values():
                 self._deliver(outcome)
+
+    def _admit_forgotten(self) -> None:
+        """Redis may have been restarted: admit again what it has no record of.
+
+        A worker may be in a call of such a job. Nothing starts before every worker has been heard,
+        so that the job is its worker's again, and is not called twice.
+        """
+        with self._lock:
+            waiters = [one for many in self._waiting.values() for one in many if one.again]
+        for begin in range(0, len(waiters), 500):
+            some = waiters[begin : begin + 500]
+            states = self._store.states([waiter.job_id for waiter in some])
+            for waiter, state in zip(some, states, strict=True):
+                if state is None and waiter.again is not None:
+                    self._admit_again(waiter, waiter.again)
+
+    def _admit_again(self, waiter: Waiter, again: Callable[[], None]) -> None:
+        try:
+            again()
+        except QueueUnavailable:
+            raise
+        except ChatError as error:
+            # Refused this time: the caller hears why, and the job exists no more.
+            waiter.deliver(Outcome(waiter.job_id, JobState.FAILED, None, error.to_wire()))
+        else:
+            _log.warning(
+                "job %s was forgotten by Redis and admitted again",
+                waiter.job_id,
+                extra={"job_id": waiter.job_id},
+            )
 
     def _deliver(self, outcome: Outcome) -> None:
         with self._lock:

@@ -46,16 +46,18 @@ class ProviderConfig:
     """One ``[chatd.providers.<name>]``.
 
     ``enabled`` is None unless the file says true or false. ``concurrency`` counts calls at the same
-    time over all workers. Only OpenCode has a ``go_base_url``; only Ollama Cloud uses ``api``,
-    which is ``auto``, ``generate`` or ``chat``. Local Ollama needs no key, so its ``key_*`` are
-    empty. The first of ``limits`` that fits a model counts: those of the file, then ``known``,
-    which are the provider's published ones. ``learn`` says whether a rate is learned from refusals.
+    time over all workers, of which ``chatd up`` starts ``workers``. Only OpenCode has a
+    ``go_base_url``; only Ollama Cloud uses ``api``, which is ``auto``, ``generate`` or ``chat``.
+    Local Ollama needs no key, so its ``key_*`` are empty. The first of ``limits`` that fits a model
+    counts: those of the file, then ``known``, which are the provider's published ones. ``learn``
+    says whether a rate is learned from refusals.
     ``max_interactive``, ``max_batch`` and their bytes bound what may wait in each lane.
     """
 
     name: str
     base_url: str
     concurrency: int
+    workers: int = 1
     enabled: bool | None = None
     go_base_url: str | None = None
     key_env: str = ""
@@ -145,17 +147,19 @@ class ChatdConfig:
     ``timeout_s`` bounds one upstream call and is the default deadline of an interactive job,
     ``job_timeout_s`` that of a batch job, ``max_timeout_s`` the most a request may ask for.
     ``retention_s`` is how long an ended job can be read, ``sync_retention_s`` the same for an
-    answer a caller waited for. ``file_retention_s`` is how long a file is kept, 0 for
-    ever. ``batch_max_lines`` bounds the requests of one batch.
+    answer a caller waited for. ``drain_s`` is how long the callers of a front end that is told to
+    stop go on waiting, before they are handed the job's id. ``file_retention_s`` is how long a file
+    is kept, 0 for ever. ``batch_max_lines`` bounds the requests of one batch.
     ``on_lost_call`` says per lane whether a job whose worker vanished
     in mid-call, or whose call ended without a word, is tried again (``retry``) or ends (``fail``).
     ``max_attempts`` counts the answers of one job that a retry may mend. ``batch_share`` of a
     provider's permits is what batch jobs may use while somebody waits there, ``batch_min_share`` of
     its grants what they get in any case once the oldest has waited ``max_batch_wait_s``.
     ``interactive_reserve`` of a day's requests is kept from batch jobs. ``redis_url`` is empty when
-    chatd brings its own Redis. ``models_refresh_s`` is the time between two fetches of a provider's
-    list of models, 0 for none at all. The first of ``prices`` that fits a model counts.
-    ``providers`` always has all five. ``source`` is the file, None for the defaults.
+    chatd brings its own Redis. ``durability`` says when Redis has to have a write on disk: within
+    about a second (``everysec``) or before it confirms it (``always``). ``models_refresh_s`` is the
+    time between two fetches of a provider's list of models, 0 for none at all. The first of
+    ``prices`` that fits a model counts. ``providers`` always has all five. ``source`` is the file, None for the defaults.
 
     Raises ``ConfigError`` for a ``bind`` that other machines can reach, however it is built.
     """
@@ -165,7 +169,9 @@ class ChatdConfig:
     timeout_s: float = 180.0
     job_timeout_s: float = 86400.0
     max_timeout_s: float = 86400.0
+    drain_s: float = 60.0
     redis_url: str = field(default="", repr=False)  # It may hold a password.
+    durability: str = "everysec"
     data_dir: Path = Path("var")
     max_queued: int = 100_000
     max_queued_bytes: int = 256 * 2**20

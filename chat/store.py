@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from chat.budget import budget_of, estimated_tokens
+from chat.connection import redis_errors
 from chat.errors import QueueUnavailable
 from chat.jobs import Ending, JobState, NewJob, Outcome, queue_name
 from chat.reader import Reader
@@ -45,7 +46,8 @@ class Grant:
 
     ``remaining_ms`` counts to the job's deadline; ``record`` is opaque text that ``finish`` needs
     if Redis has forgotten the job by then. ``refused``, ``answered`` and ``unknown`` count the
-    job's earlier attempts by how they ended; ``room`` is how many batch jobs may start now.
+    job's earlier attempts by how they ended; ``room`` is how many batch jobs may start now, or -1
+    when no job of the provider may, since it is drained.
     """
 
     job_id: str
@@ -69,8 +71,9 @@ class Grant:
 class Held:
     """No call now.
 
-    ``kind``: ``wait`` and ask again in ``wait_s``; ``parked`` until its budget opens; ``skip``,
-    since the job is in state ``why`` already; ``gone``, there is no such job.
+    ``kind``: ``wait`` and ask again in ``wait_s``; ``parked`` until its budget opens; ``back``, the
+    provider is drained and the wake-up lies in its list again; ``skip``, since the job is in state
+    ``why`` already; ``gone``, there is no such job.
     """
 
     kind: str
@@ -103,8 +106,9 @@ class JobStore(Reader, Upkeep):
         The id may be one of the caller's choosing: while there is a record of it, whatever its
         state, admitting it again changes nothing.
 
-        Raises ``QueueFull``, ``NoWorker``, ``IdempotencyMismatch`` and ``QueueUnavailable``; the
-        last one carries the job id, since Redis may have accepted the job before it went away.
+        Raises ``QueueFull``, ``NoWorker``, ``Draining``, ``IdempotencyMismatch`` and
+        ``QueueUnavailable``; the last one carries the job id, since Redis may have accepted the job
+        before it went away.
         """
         config = self._config
         budget = budget_of(config.providers[job.provider], job.upstream_model)
@@ -191,7 +195,7 @@ class JobStore(Reader, Upkeep):
         match reply:
             case ["wait", room, milliseconds, why]:
                 return Held("wait", why, room, int(milliseconds) / 1000)
-            case [("parked" | "skip") as kind, room, why]:
+            case [("parked" | "back" | "skip") as kind, room, why]:
                 return Held(kind, why, room)
             case ["gone", room]:
                 return Held("gone", "gone", room)
@@ -240,15 +244,61 @@ class JobStore(Reader, Upkeep):
         )
         return Finished(*reply)
 
+    def life(self) -> str:
+        """The present life of the Redis server: another one after a restart or a fail-over.
+
+        Redis keeps no scripts across either; whoever gives them to it notes the time.
+        """
+        with redis_errors():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.script_exists(self._scripts["start"].sha)
+            pipeline.get("chatd:restarted")
+            (loaded,), life = pipeline.execute()
+            if not loaded or life is None:
+                self._load()
+                life = self.redis.get("chatd:restarted")
+            return str(life)
+
+    def reassert(self, grant: Grant, *, worker: str, provider: str) -> str:
+        """Enter a call in flight again if Redis has forgotten it, or all of its job.
+
+        Returns ``known`` if it has not. ``taken``: the job is the worker's again; ``recreated``: it
+        had to be made anew. ``given up``: it is over or in another call. ``removed``: its record
+        has been, since it was over.
+        """
+        return cast(
+            "str",
+            self._run(
+                "reassert",
+                grant.job_id,
+                grant.token,
+                provider,
+                worker,
+                grant.record,
+                _dump(grant.request.to_wire()),
+            ),
+        )
+
     def room(self, provider: str) -> int:
-        """How many batch jobs of a provider may start now."""
+        """How many batch jobs of a provider may start now; -1 when no job may."""
         return cast("int", self._run("room", provider))
 
     def heartbeat(
-        self, worker: str, provider: str, calls: Iterable[tuple[str, str]]
-    ) -> list[tuple[str, str, str]]:
-        """Renew the leases of ``calls`` (job id, token); returns those to stop, with the reason."""
-        stop = self._run("heartbeat", worker, provider, *(f"{job} {token}" for job, token in calls))
+        self,
+        worker: str,
+        provider: str,
+        calls: Iterable[tuple[str, str]],
+        *,
+        life: str | None = None,
+    ) -> list[tuple[str, str, str]] | None:
+        """Renew the leases of ``calls`` (job id, token); returns those to stop, with the reason.
+
+        ``None``, and nothing is done, if Redis is not in that ``life`` any more.
+        """
+        members = (f"{job} {token}" for job, token in calls)
+        stop = self._run("heartbeat", worker, provider, life or "", *members)
+        if stop is None:
+            return None
         return [cast("tuple[str, str, str]", tuple(line.split(" ", 2))) for line in stop]
 
 

@@ -66,8 +66,31 @@ class Upkeep(Scripts):
                     pipeline.hset(key, field, value)
             pipeline.execute()
 
+    def drain(self, provider: str) -> tuple[int, bool]:
+        """Let no call of a provider begin from now on, whatever is restarted, until ``resume``.
+
+        Calls in flight go on, and jobs are queued as ever. Returns since when (ms since the epoch)
+        it is drained, and whether it was not before.
+        """
+        since, drained_now = self._run("drain", provider, "drain")
+        return int(since), bool(drained_now)
+
+    def resume(self, provider: str) -> int | None:
+        """End ``drain``; since when (ms since the epoch) it held, ``None`` if it did not."""
+        since, _ = self._run("drain", provider, "resume")
+        return int(since) if since else None
+
+    def drained(self, providers: Sequence[str]) -> dict[str, int]:
+        """Those of the providers that are drained, and since when (ms since the epoch)."""
+        if not providers:
+            return {}
+        with redis_errors():
+            found = self.redis.mget([f"drained:{name}" for name in providers])
+        since = zip(providers, cast("list[str | None]", found), strict=True)
+        return {name: int(at) for name, at in since if at is not None}
+
     def release(self, *, sweep: bool) -> tuple[int, float | None]:
-        """Bring parked jobs back that their budgets can start now.
+        """Bring parked jobs back that their budgets can start now, but for drained providers.
 
         ``sweep`` also ends those whose deadline is nearer than the opening of their budget. Returns
         how many came back, and the seconds until the next one can (``None``: nothing is known).

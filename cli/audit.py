@@ -8,7 +8,7 @@ import time
 import click
 
 from chat.config import load_config
-from chat.errors import ConfigError, QueueUnavailable
+from cli.away import Away, away_is_3
 
 # Redis is imported where it is used, as in cli.main.
 
@@ -16,12 +16,6 @@ __all__ = ["audit"]
 
 _BROKEN = 1
 _INTERRUPTED = 130
-
-
-class _Away(click.ClickException):
-    """Redis cannot be used, so that nothing is known."""
-
-    exit_code = 3
 
 
 @click.command()
@@ -49,15 +43,14 @@ def audit(as_json: bool, limit: int) -> None:  # noqa: FBT001 - click names the 
     from cli.audit_view import lines
 
     try:
-        config = load_config()
-        client = connect(redis_url(config), timeout_s=10)
-        await_redis(client, timeout_s=0)
-        orphans = orphans_of(config.data_dir, time.time())
-        report = Auditor(client, config).audit(orphans=orphans, limit=limit)
-    except (ConfigError, QueueUnavailable) as error:
-        raise _Away(str(error)) from error
+        with away_is_3():
+            config = load_config()
+            client = connect(redis_url(config), timeout_s=10)
+            await_redis(client, timeout_s=0)
+            orphans = orphans_of(config.data_dir, time.time())
+            report = Auditor(client, config).audit(orphans=orphans, limit=limit)
     except OSError as error:
-        raise _Away(
+        raise Away(
             f"{error.filename}: cannot be read ({error.strerror}); run it as the user that runs "
             "the workers"
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from chat.audit_report import NOTES, RULES, AuditReport
+from chat.audit_report import NOTES, REMAINS, RULES, AuditReport
 from chat.jobs import JobState, rfc3339
 from cli.overview import plain
 
@@ -15,6 +15,8 @@ _SINCE_EVER = {
     "reclaimed": "calls given up since their worker was gone",
     "permits_overrun": "of these calls, how many went on all the same",
     "republished": "wake-ups that were lost and sent again",
+    "recalled": "calls that Redis had forgotten and their workers told it again",
+    "recreated": "of these, how many jobs it had forgotten altogether",
 }
 
 #: From this age on (s) the first job of a queue may have lost its wake-up, as the keeper has it.
@@ -65,9 +67,10 @@ def _notes(report: AuditReport) -> Iterator[str]:
     ]
     notes += [f"{count} {rule}: {NOTES[rule]}" for rule, count in sorted(report.noted.items())]
     notes += [f"orphan {orphan.name}, {orphan.age_s:.0f} s old" for orphan in report.orphans]
+    # What no audit can see: what Redis may lose of what it has confirmed.
+    notes.append(f"durability {report.durability}: {REMAINS[report.durability]}")
     yield from (f"note  {note}" for note in notes)
-    if notes:
-        yield ""
+    yield ""
 
 
 def _maybe(report: AuditReport) -> Iterator[str]:

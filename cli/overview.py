@@ -87,6 +87,7 @@ def _provider_facts(provider: JSON, calls_per_s: float | None) -> dict[str, obje
         facts[f"{lane}_in_use"] = provider["in_use"][lane]
         for key in ("depth", "oldest_age_s", "starts_per_s"):
             facts[f"{lane}_{key}"] = provider["lanes"][lane][key]
+    facts["drained_since"] = provider["drained_since"]
     return facts
 
 
@@ -152,7 +153,9 @@ def _totals(now: JSON, before: JSON | None, seconds: float) -> Text:
 def _add_lanes(table: Table, provider: JSON) -> None:
     busy, seen = sum(provider["in_use"].values()), provider["last_seen_s"]
     worker = Text()
-    if seen is None:
+    if provider["drained_since"] is not None:
+        worker.append("  drained", style="yellow")
+    elif seen is None:
         worker.append("  no worker yet", style="red")
     elif seen >= _LATE_S:
         worker.append(f"  seen {_duration(seen)} ago", style="red")

@@ -86,10 +86,14 @@ class Child:
 
 
 class RedisProcess:
-    """The Redis that `chatd up` would start: append-only file synced each second, no eviction."""
+    """The Redis that `chatd up` would start: append-only file synced each second, no eviction.
 
-    def __init__(self, folder: Path) -> None:
+    ``appendfsync`` is Redis' own: ``always`` syncs before each reply.
+    """
+
+    def __init__(self, folder: Path, *, appendfsync: str = "everysec") -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         arguments = {
@@ -97,7 +101,7 @@ class RedisProcess:
             "port": str(self.port),
             "dir": str(folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": appendfsync,
             "save": "",
             "maxmemory-policy": "noeviction",
         }
@@ -122,6 +126,20 @@ class RedisProcess:
     def kill(self) -> None:
         """kill -9."""
         self.child.kill()
+
+    @property
+    def newest_file(self) -> Path:
+        """The append-only file that it writes to."""
+        files = self.folder.glob("appendonlydir/*.incr.aof")
+        return max(files, key=lambda path: path.stat().st_mtime_ns)
+
+    def written(self) -> int:
+        """How long that file is now."""
+        return self.newest_file.stat().st_size
+
+    def lose_after(self, size: int) -> None:
+        """Take back what was written after that, as a power failure does. It must not run."""
+        os.truncate(self.newest_file, size)
 
     def stop(self) -> None:
         """An orderly end."""

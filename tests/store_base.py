@@ -65,6 +65,7 @@ class StoreBase:
         text = '{"id":"@JOB@","tag":"@TAG@"}'
         queues = [queue_name(provider, lane) for provider in providers for lane in Lane]
         store.register_envelopes(dict.fromkeys(queues, text))
+        store.life()  # Redis has the scripts from here on.
         yield store
         balance(client)
 

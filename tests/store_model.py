@@ -274,7 +274,7 @@ class StoreModel(RuleBasedStateMachine):
 
     @rule(
         pick=PICKS,
-        what=st.sampled_from(["reclaim", "republish", "retire", "settle", "lose", "age"]),
+        what=st.sampled_from(["reclaim", "republish", "retire", "settle", "lose", "age", "drain"]),
     )
     def keep(self, pick, what) -> None:
         """What befalls all jobs: losses and what is done about them, removal, long waiting."""
@@ -291,6 +291,8 @@ class StoreModel(RuleBasedStateMachine):
             self.client.delete(*QUEUES.values())
             self.hand.clear()
             self.lost_messages = True
+        elif what == "drain" and self.store.resume(PROVIDER) is None:
+            self.store.drain(PROVIDER)
         elif what == "age":
             for job_id in self.members("deadlines"):
                 self.client.hset(f"job:{job_id}", "created", 1)
@@ -341,6 +343,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def drain(self) -> None:
         """Finish what runs, then let time pass, release and start until nothing is left."""
+        self.store.resume(PROVIDER)
         for call in self.calls:
             if call.ending is None:
                 self.end(call, "succeeded")
@@ -379,6 +382,7 @@ class StoreModel(RuleBasedStateMachine):
         held = self.store.start(job_id, worker=WORKER, token=token, may_wait=may_wait)
         if not isinstance(held, Grant):
             return held.kind == "wait"
+        assert not self.store.drained([PROVIDER])
         record = json.loads(held.record)
         self.calls.append(Call(held, record["budget"]))
         self.rate_holds(record["budget"], float(record["started"]))

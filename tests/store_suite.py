@@ -8,8 +8,10 @@ from tests.store_base import a_job, balance
 from tests.store_budget import StoreBudget
 from tests.store_care import StoreCare
 from tests.store_closed import StoreClosed
+from tests.store_drain import StoreDrain
 from tests.store_life import StoreLife
 from tests.store_listed import StoreListed
+from tests.store_recall import StoreRecall
 from tests.store_retry import StoreRetry
 from tests.store_shown import StoreShown
 from tests.store_waiting import StoreWaiting
@@ -25,7 +27,9 @@ class StoreSuite(
     StoreClosed,
     StoreWaiting,
     StoreRetry,
+    StoreRecall,
     StoreShown,
     StoreAudited,
+    StoreDrain,
 ):
     """Every test of it leaves the books balanced."""

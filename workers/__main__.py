@@ -15,8 +15,9 @@ from celery import signals
 from celery.utils.log import get_multiprocessing_logger
 
 from chat.config import load_config
-from chat.connection import await_redis, connect, redis_url
+from chat.connection import await_redis, check_durability, connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
+from chat.handover import say_ready
 from chat.logs import configure
 from chat.registry import registered
 from chat.store import JobStore
@@ -70,6 +71,7 @@ def _keeper() -> int:
     url = redis_url(config)
     store = JobStore(connect(url), config)
     await_redis(store.redis)
+    check_durability(store.redis, config.durability)
     app = make_celery(url)
     # Every provider: one that has lost its key may still have jobs in its queue.
     messages = envelopes(app, config.providers)
@@ -84,6 +86,7 @@ def _keeper() -> int:
         running = threads.submit(batches.run, stop)
         # Should it end in an error, this process has to as well, so that it is started anew.
         running.add_done_callback(lambda _: stop.set())
+        say_ready()
         try:
             Keeper(store, config.providers, envelopes=messages).run(stop)
         finally:

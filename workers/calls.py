@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from chat.errors import QueueUnavailable
 from chat.types import Cancelled
 
 if TYPE_CHECKING:
+    from chat.jobs import Ending
     from chat.store import Grant, JobStore
 
 __all__ = ["HEARTBEAT_S", "Calls"]
@@ -26,12 +28,26 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 #: Seconds past a call's deadline for which its lease is still renewed, whatever its thread does.
 _GRACE_S = 10.0
+#: Seconds for which the end of a call is remembered after Redis has confirmed it: more than it may
+#: forget when it is restarted after a power failure, or when another server takes over.
+_REMEMBER_S = 5.0
+#: Bytes of answers that are remembered at the most.
+_REMEMBER_BYTES = 64 << 20
+_RECONNECT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
+    grant: Grant
     cancelled: Cancelled
     renew_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    ending: Ending
+    at: float
+    size: int
 
 
 class Calls:
@@ -41,6 +57,10 @@ class Calls:
     to stop, the other hears of it at once on the channel ``chatd:stop:<worker>``. The channel may
     lose a message; the heartbeat is the net. ``after_beat`` runs after each heartbeat that went
     through; it may raise ``QueueUnavailable``.
+
+    What Redis has confirmed it may forget all the same, when it is restarted after a power failure.
+    So before the first heartbeat of each of its lives, it is told again what this process is
+    calling and what has just ended.
     """
 
     def __init__(
@@ -57,7 +77,11 @@ class Calls:
         self._after_beat = after_beat
         self._lock = threading.Lock()
         self._calls: dict[tuple[str, str], _Call] = {}
+        self._ended: deque[_Ended] = deque()
+        self._ended_bytes = 0
+        self._life = ""
         self._closed = threading.Event()
+        self._beat_now = threading.Event()
 
     def start(self) -> None:
         """Send the first heartbeat and go on in the background. Raises ``QueueUnavailable``."""
@@ -68,6 +92,7 @@ class Calls:
     def close(self) -> None:
         """End both threads."""
         self._closed.set()
+        self._beat_now.set()
 
     @contextmanager
     def open(self, grant: Grant, remaining_s: float) -> Iterator[Cancelled]:
@@ -75,12 +100,21 @@ class Calls:
         cancelled = Cancelled()
         key = (grant.job_id, grant.token)
         with self._lock:
-            self._calls[key] = _Call(cancelled, time.monotonic() + remaining_s + _GRACE_S)
+            self._calls[key] = _Call(grant, cancelled, time.monotonic() + remaining_s + _GRACE_S)
         try:
             yield cancelled
         finally:
             with self._lock:
                 del self._calls[key]
+
+    def remember(self, ending: Ending) -> None:
+        """Keep for a while what Redis has confirmed, should it forget it."""
+        size = sum(len(str(value)) for value in ending.payload.values())
+        with self._lock:
+            self._ended.append(_Ended(ending, time.monotonic(), size))
+            self._ended_bytes += size
+            while self._ended_bytes > _REMEMBER_BYTES:
+                self._forget_first()
 
     def stop(self, job_id: str, token: str, reason: str) -> None:
         """Stop one call if this process has it."""
@@ -92,15 +126,51 @@ class Calls:
     def beat(self) -> None:
         """Send one heartbeat and follow what it brings. Raises ``QueueUnavailable``."""
         now = time.monotonic()
+        life = self._store.life()
+        if self._life not in ("", life):
+            self._reassert()
+        self._life = life
+        with self._lock:
+            # What ended before the last heartbeat has outlived it.
+            while self._ended and self._ended[0].at < now - _REMEMBER_S:
+                self._forget_first()
         with self._lock:
             calls = [key for key, call in self._calls.items() if now < call.renew_until]
-        for order in self._store.heartbeat(self._worker, self._provider, calls):
+        orders = self._store.heartbeat(self._worker, self._provider, calls, life=life)
+        if orders is None:  # It was restarted in this very moment.
+            self._beat_now.set()
+            return
+        for order in orders:
             self.stop(*order)
         self._after_beat()
 
+    def _reassert(self) -> None:
+        """Redis has a new life: tell it what it may not have taken over from the last one."""
+        with self._lock:
+            calls = [call.grant for call in self._calls.values()]
+            ended = [one.ending for one in self._ended]
+        became: Counter[str] = Counter()
+        for grant in calls:
+            became[self._store.reassert(grant, worker=self._worker, provider=self._provider)] += 1
+        for ending in ended:
+            self._store.finish(ending)
+        _log.warning(
+            "Redis was restarted: %d calls in flight and %d that had just ended were told again",
+            len(calls),
+            len(ended),
+            extra={"became": dict(became)},
+        )
+
+    def _forget_first(self) -> None:
+        self._ended_bytes -= self._ended.popleft().size
+
     def _beat(self) -> None:
         reachable = True
-        while not self._closed.wait(HEARTBEAT_S if reachable else 1.0):
+        while not self._closed.is_set():
+            self._beat_now.wait(HEARTBEAT_S if reachable else 1.0)
+            self._beat_now.clear()
+            if self._closed.is_set():
+                return
             try:
                 self.beat()
             except QueueUnavailable as error:
@@ -115,18 +185,24 @@ class Calls:
                 reachable = True
 
     def _listen(self) -> None:
+        subscribed = False
         while not self._closed.is_set():
-            pubsub = self._store.redis.pubsub(ignore_subscribe_messages=True)
+            pubsub = self._store.redis.pubsub()
             try:
                 pubsub.subscribe(f"chatd:stop:{self._worker}")
                 while not self._closed.is_set():
                     message = pubsub.get_message(timeout=2.0)
-                    if message is not None:
+                    if message is not None and message["type"] == "subscribe":
+                        if subscribed:
+                            # Redis may have a new life, where all wait for this worker's word.
+                            self._beat_now.set()
+                        subscribed = True
+                    elif message is not None and message["type"] == "message":
                         job_id, token = message["data"].split(" ")
                         self.stop(job_id, token, "cancelled")
             except (RedisError, OSError):
                 # The heartbeat reports the outage and stands in until this is back.
-                self._closed.wait(1.0)
+                self._closed.wait(_RECONNECT_S)
             except Exception:  # noqa: BLE001 - as above
                 _log.exception("the stop channel failed in an unforeseen way")
                 self._closed.wait(1.0)

@@ -135,6 +135,7 @@ class Keeper:
         pause = _TICK_S
         while not stop.wait(pause):
             pause = self.tick()
+        self._give_up_lock()
 
     def tick(self) -> float:
         """One round; returns the seconds until the next.
@@ -209,6 +210,16 @@ class Keeper:
         redis.pexpire(_LOCK_KEY, _LOCK_MS)
         return True
 
+    def _give_up_lock(self) -> None:
+        """Let the next keeper begin at once: until then no parked job would be brought back."""
+        redis = self._store.redis
+        try:
+            # Should the lock be another's in between, two keep house for a moment.
+            if self._mine and redis.get(_LOCK_KEY) == self._token:
+                redis.delete(_LOCK_KEY)
+        except RedisError as error:
+            _log.warning("the keeper's lock is left to run out: %s", error)
+
     def _expire(self) -> None:
         while self._store.expire_due() == BATCH:
             pass
@@ -245,6 +256,11 @@ class Keeper:
                 )
 
     def _republish(self) -> None:
+        drained = self._store.drained(self._providers)
+        for name in drained:
+            # Its wake-ups stand still, and some went back to the front: overtaken is not lost.
+            for lane in Lane:
+                self._queues[queue_name(name, lane)].forget()
         for queue, watch in self._queues.items():
             seq, mark, empty = self._store.marks(queue)
             upto, only_if_empty = watch.lost_below(seq, mark, empty=empty, now=self._clock())

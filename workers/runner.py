@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -40,6 +41,8 @@ _log = logging.getLogger(__name__)
 _PERMIT_S = 0.05
 #: Seconds that an interactive job may wait in its slot for its budget before it is parked.
 _SLOT_WAIT_S = 1.0
+#: Seconds for which a worker that is told to stop asks whether its last start was granted.
+_DOUBT_S = 10.0
 #: Seconds past a job's deadline for which its outcome is offered to Redis before it goes to disk.
 _FINISH_GRACE_S = 60.0
 
@@ -120,22 +123,14 @@ class Runner:
         """
         token = new_token()
         waits_for_budget_since: float | None = None
-        outage_s = _PERMIT_S
         while not self._stopping.is_set():
             if not place.comes_next():
                 continue
             since = waits_for_budget_since
             may_wait = since is None or time.monotonic() - since < _SLOT_WAIT_S
-            try:
-                answer = self._store.start(
-                    job_id, worker=self._worker, token=token, may_wait=may_wait
-                )
-            except QueueUnavailable as error:
-                _log.warning("job %s waits for Redis: %s", job_id, error)
-                outage_s = min(2.0, outage_s * 2)
-                self._stopping.wait(outage_s)
-                continue
-            outage_s = _PERMIT_S
+            answer = self._start(job_id, token, may_wait=may_wait)
+            if answer is None:
+                return None
             tell(answer.room)
             if isinstance(answer, Grant) or answer.kind != "wait":
                 return answer
@@ -148,6 +143,28 @@ class Runner:
                     waits_for_budget_since = time.monotonic()
                 self._stopping.wait(answer.wait_s)
         return None
+
+    def _start(self, job_id: str, token: str, *, may_wait: bool) -> Grant | Held | None:
+        """What the store says, asked again while Redis is away; ``None``: nobody will know.
+
+        A worker that is told to stop meanwhile goes on asking for a while: if Redis has granted the
+        call and only the answer was lost, the job would end as lost though nothing was sent.
+        """
+        pause = _PERMIT_S
+        give_up_at = math.inf
+        while True:
+            try:
+                return self._store.start(
+                    job_id, worker=self._worker, token=token, may_wait=may_wait
+                )
+            except QueueUnavailable as error:
+                _log.warning("job %s waits for Redis: %s", job_id, error)
+            pause = min(2.0, pause * 2)
+            if self._stopping.wait(pause):
+                give_up_at = min(give_up_at, time.monotonic() + _DOUBT_S)
+                time.sleep(min(pause, _DOUBT_S))
+            if time.monotonic() >= give_up_at:
+                return None
 
     def _call(self, grant: Grant) -> None:
         started = time.monotonic()
@@ -290,6 +307,7 @@ class Runner:
                 time.sleep(pause)
                 pause = min(2.0, pause * 2)
             else:
+                self._calls.remember(ending)
                 self._on_room(finished.room)
                 self._line.call()
                 return

@@ -54,7 +54,8 @@ class Gate:
     has a thread. The gated queue is consumed only as long as there is ``room``: what the job store
     last said may start, less the messages taken since whose start it has not decided on. So one
     worker never takes a batch message for which there is no permit; of several, two may meet, and
-    the store parks one of the jobs.
+    the store parks one of the jobs. With less room than none every queue is shut: the provider is
+    drained.
 
     A BRPOP in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK.
     """
@@ -111,7 +112,7 @@ class Gate:
         self._follow()
 
     def learn(self, room: int) -> None:
-        """The store says how many messages of the gated queue may start now. Any thread."""
+        """The store says how many messages of the gated queue may start now, if any. Any thread."""
         with self._lock:
             self._room = room
         self._follow()
@@ -121,6 +122,8 @@ class Gate:
             shut = {queue for queue, most in self._most.items() if self._held[queue] >= most}
             if self._gated and self._room <= self._undecided:
                 shut.add(self._gated)
+            if self._room < 0:
+                shut.update(self._most)
             changed = shut != self._shut
             self._shut = frozenset(shut)
         if changed and self.hub is not None:

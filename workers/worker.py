@@ -18,8 +18,9 @@ from celery.platforms import SecurityWarning
 
 from chat.builder import build_model_source, build_registry
 from chat.catalogue import Catalogue
-from chat.connection import await_redis, connect
+from chat.connection import await_redis, check_durability, connect
 from chat.errors import ConfigError, QueueUnavailable
+from chat.handover import say_ready
 from chat.jobs import TASK_NAME, queue_name
 from chat.store import JobStore
 from chat.types import Lane
@@ -37,6 +38,8 @@ __all__ = ["claim_name", "define_task", "run_worker"]
 
 _log = logging.getLogger(__name__)
 
+#: What becomes of a call that belongs to another worker of the provider, or has ended meanwhile.
+_UNTOUCHED = frozenset({"stale", "gone"})
 #: Seconds between two questions whether a batch job may start, while none may.
 _ROOM_S = 0.1
 
@@ -125,11 +128,14 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     warnings.simplefilter("ignore", SecurityWarning)
     define_task(app, runner)
     await_redis(store.redis)
+    check_durability(store.redis, config.durability)
     store.register_envelopes(messages)
     store.register_settings([provider])
     # Answers first: a call that is given up before its answer is handed in fails as unknown.
     orphans.hand_in(store, provider)
     for reclaimed in store.reclaim_worker(provider, worker):
+        if reclaimed.became in _UNTOUCHED:
+            continue
         _log.warning(
             "job %s: lost by an earlier life of %s: %s",
             reclaimed.job_id,
@@ -185,12 +191,12 @@ def _arrange_threads(provider: str, permits: int) -> int:
 
 
 def _watch_room(store: JobStore, provider: str, stopping: threading.Event) -> None:
-    """Ask for room as long as the batch queue is shut for want of it.
+    """Ask for room as long as the batch queue, or every queue, is shut for want of it.
 
-    What this worker starts and finishes tells it at once; what other workers do, and that nobody
-    has been there for a while, it hears only by asking.
+    What this worker starts and finishes tells it at once; what other workers do, that nobody has
+    been there for a while, and that the provider is no longer drained, it hears only by asking.
     """
-    pause = _ROOM_S
+    pause = 0.0  # Before anything is taken, so that nothing of a drained provider is.
     while not stopping.wait(pause):
         pause = _ROOM_S
         if GATE.has_room:
@@ -217,6 +223,7 @@ def _follow_signals(stopping: threading.Event) -> None:
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def ready(sender: Any, **_: object) -> None:
         GATE.hub = sender.hub
+        say_ready()
 
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def shutting_down(**_: object) -> None:

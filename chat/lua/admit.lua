@@ -5,7 +5,7 @@
 --       16 idempotency hash or '', 17 body hash, 18 policy for a lost call, 19 retention s,
 --       20 budget, 21 its match, 22 estimated tokens, 23 request id
 -- Returns {'ok', id} | {'joined', id, meta or ''} | {'mismatch', id} | {'no_worker', seconds or ''}
---       | {'full', what, seconds} | {'closed', why, ms, when it opens}
+--       | {'drained', since when (ms)} | {'full', what, seconds} | {'closed', why, ms, when it opens}
 local id, provider, queue, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local budget, match = ARGV[20], ARGV[21]
 local key = 'job:' .. id
@@ -33,6 +33,8 @@ if ARGV[16] ~= '' then
 end
 
 if ARGV[11] ~= '' then
+  local since = drained_since(provider)
+  if since then return {'drained', int(since)} end
   local newest = redis.call('ZREVRANGE', 'workers:' .. provider, 0, 0, 'WITHSCORES')
   if not newest[2] then return {'no_worker', ''} end
   if now - newest[2] > tonumber(ARGV[11]) then return {'no_worker', int((now - newest[2]) / 1000)} end
@@ -91,6 +93,7 @@ redis.call('HINCRBY', 'acct', 'bytes', bytes)
 redis.call('HINCRBY', 'lane:' .. queue, 'bytes', bytes)
 if ARGV[16] ~= '' then
   redis.call('SET', 'idem:' .. ARGV[16], id .. ' ' .. ARGV[17], 'PX', int(ARGV[9] + ARGV[19] * 1000))
+  redis.call('HSET', key, 'idem', ARGV[16] .. ' ' .. ARGV[17])
 end
 if parked then
   park(id, nil, {provider = provider, queue = queue, lane = lane, budget = budget, match = match, order = order}, parked)

@@ -147,8 +147,14 @@ local function permits_of(provider, settings, now)
   return free, room, turn
 end
 
--- What a worker hears after each of its steps: how many batch jobs may start now.
+-- Since when (ms) no call of a provider begins, because an operator drains it; nil when they do.
+local function drained_since(provider)
+  return tonumber(redis.call('GET', 'drained:' .. provider))
+end
+
+-- What a worker hears after each of its steps: how many batch jobs may start now; -1 when no job at all may.
 local function batch_room(provider, settings, now)
+  if drained_since(provider) then return -1 end
   if not settings then return 0 end
   local _, room = permits_of(provider, settings, now)
   return room

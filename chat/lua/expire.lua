@@ -4,7 +4,7 @@
 let_through()
 local now = now_ms()
 local function expire(id)
-  local job = redis.call('HMGET', 'job:' .. id, 'state', 'deadline', 'waiting')
+  local job = redis.call('HMGET', 'job:' .. id, 'state', 'deadline', 'waiting', 'provider')
   local state = job[1]
   if not state then
     redis.call('ZREM', 'deadlines', id)
@@ -16,7 +16,8 @@ local function expire(id)
     redis.call('ZADD', 'deadlines', int(now + 5000), id)
     return ''
   end
-  local where = state == 'waiting' and 'while the job waited (' .. (job[3] or '') .. ')' or 'before the job was sent upstream'
+  local where = drained_since(job[4]) and 'while its provider was drained'
+    or state == 'waiting' and 'while the job waited (' .. (job[3] or '') .. ')' or 'before the job was sent upstream'
   return end_job(id, state, 'expired', nil, error_json(id, 'deadline_exceeded', 'the deadline passed ' .. where), '', now)
 end
 

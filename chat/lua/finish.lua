@@ -6,16 +6,27 @@
 --       16 back-off before another attempt (ms), or '' when there is to be none, 17 its reason,
 --       18 what the attempt counts as: refused|answered|unknown or ''
 -- Returns {'done', state, room} | {'waiting', reason, room} another attempt comes
---       | {'late', state, room} the ledger only: the job had ended or belongs to a newer attempt
+--       | {'late', state, room} the ledger only: the job had ended or belongs to a newer attempt; state is `removed` when
+--         its record has been, since its retention has ended
 local id, token, provider, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local key, member = 'job:' .. id, ARGV[1] .. ' ' .. ARGV[2]
 -- The first write frees memory: only then does a full Redis let the rest of the script through.
 local held = give_permit(provider, member)
 local now = now_ms()
-local job = redis.call('HMGET', key, 'state', 'token', 'end_token', 'worker', 'cancel')
-local state, holder = job[1], job[2]
 local record = cjson.decode(ARGV[10])
-local budget, match = record.budget or provider .. ':*', record.match or '*'
+record.budget, record.match = record.budget or provider .. ':*', record.match or '*'
+local budget, match = record.budget, record.match
+local function load()
+  return redis.call('HMGET', key, 'state', 'token', 'end_token', 'worker', 'cancel')
+end
+local job = load()
+-- Redis may have forgotten this call, or all of the job.
+local became = 'known'
+if not job[1] or job[2] ~= token and job[3] ~= token then
+  became = recall(id, token, ARGV[4], record, nil, now)
+  job = load()
+end
+local state, holder = job[1], job[2]
 local settings, limit = settings_of(provider, match)
 
 local function reply(what, detail)
@@ -96,20 +107,7 @@ local function again()
   return reply('waiting', ARGV[17])
 end
 
-if not state then  -- Redis has forgotten the job (a rollback): the record is made again from the worker's memory.
-  local order = redis.call('HINCRBY', 'acct', 'accepted', 1)
-  redis.call('HSET', key, 'provider', record.provider, 'queue', record.queue, 'lane', record.lane, 'model', record.model,
-    'upstream_model', record.upstream_model, 'metadata', record.metadata, 'created', record.created,
-    'deadline', record.deadline, 'ttl', record.ttl, 'bytes', 0, 'token', token, 'worker', ARGV[4],
-    'budget', budget, 'match', match, 'cost', record.cost, 'order', order)
-  open_attempt(id, record.attempt, ARGV[4], token, record.started)
-  for earlier = 1, record.attempt - 1 do
-    redis.call('HSET', key, 'a:' .. earlier, cjson.encode({number = earlier, worker = '', token = '', started_at = record.started,
-      ended_at = now, outcome = 'forgotten', billed = 'maybe'}))
-  end
-  move(id, record.queue, nil, 'calling', 're-created')
-  return finish('calling', ARGV[7])
-end
+if became == 'removed' then return reply('late', became) end
 
 if TERMINAL[state] then
   if job[3] ~= token then return ledger_only() end
@@ -118,7 +116,8 @@ end
 
 if state == 'calling' and holder == token then
   if ARGV[18] ~= '' then redis.call('HINCRBY', key, ARGV[18], 1) end
-  if ARGV[16] ~= '' and not job[5] then return again() end
+  -- Without its request, which the worker does not hand back, a job cannot be called again.
+  if ARGV[16] ~= '' and not job[5] and became ~= 'recreated' then return again() end
   return finish(state, ARGV[7])
 end
 

@@ -1,11 +1,12 @@
 -- A worker process says that it lives, renews the leases of its calls and learns which of them to stop.
--- ARGV: 1 worker, 2 provider, then "<job> <token>" for each call
--- Returns the "<job> <token> <reason>" to stop
+-- ARGV: 1 worker, 2 provider, 3 the life of Redis that it knows, or '', then "<job> <token>" for each call
+-- Returns the "<job> <token> <reason>" to stop, or nil in another life: the worker has to say first what it remembers
+if ARGV[3] ~= '' and ARGV[3] ~= redis.call('GET', 'chatd:restarted') then return false end
 let_through()
 local now = int(now_ms())
 redis.call('ZADD', 'workers:' .. ARGV[2], now, ARGV[1])
 local stop = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local id, token = string.match(ARGV[i], '^(%S+) (%S+)$')
   local job = redis.call('HMGET', 'job:' .. id, 'state', 'token', 'cancel', 'lane', 'budget')
   if job[1] == 'calling' and job[2] == token then

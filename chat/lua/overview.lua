@@ -1,7 +1,8 @@
 -- What a provider is doing just now.
 -- ARGV: 1 provider
--- Returns JSON: {now, day_ends, in_use, lanes: {lane: {depth, oldest, parked, starts_per_s}}, budgets: [{name, match, rate,
---         learned, closed_until, why, used, interactive, batch, in_use, limit}], stats, latencies: [[most, calls]]}
+-- Returns JSON: {now, day_ends, drained: since when (ms) if it is, in_use, lanes: {lane: {depth, oldest, parked, starts_per_s}},
+--         budgets: [{name, match, rate, learned, closed_until, why, used, interactive, batch, in_use, limit}], stats,
+--         latencies: [[most, calls]]}
 local provider = ARGV[1]
 local now = now_ms()
 local in_use, stats = {}, {}
@@ -53,5 +54,5 @@ local latencies = {}
 for i, most in ipairs(LATENCIES) do latencies[i] = {most, stats['le ' .. most] or 0} end
 latencies[#latencies + 1] = {'+Inf', stats['le +Inf'] or 0}
 local day_ends = (math.floor(now / DAY_MS) + 1) * DAY_MS
-return cjson.encode({now = now, day_ends = day_ends, in_use = in_use, lanes = lanes, budgets = budgets, stats = stats,
+return cjson.encode({now = now, day_ends = day_ends, drained = drained_since(provider), in_use = in_use, lanes = lanes, budgets = budgets, stats = stats,
   latencies = latencies})

@@ -12,6 +12,7 @@
 --   lanes:<provider>         hash   who had the last permits: what the shares are decided on
 --   workers:<provider>       zset   worker name -> Redis time (ms) it was last seen
 --   settings:<provider>      hash   its configuration: provider, limit:<match>
+--   drained:<provider>       string Redis time (ms) since which no call of it begins; only `drain` writes and removes it
 --   stats:<provider>         hash   calls, refusals, tokens, latencies since the beginning
 --   budget:<budget>          hash   its rate, cool-down and day, and how many of its jobs are in the queues
 --   budgets:<provider>       zset   budget -> Redis time (ms) of its last call
@@ -26,6 +27,8 @@
 --   audit                    stream the recent past
 --   celery-task-meta-<id>    string the answer, as Celery's result backend has it
 --   chatd:memory             string there while Redis is nearly full
+--   chatd:restarted          string Redis time (ms) at which it was last found to have been started
+--   removed                  zset   job -> when its record was removed (ms), for a minute
 
 local TERMINAL = {succeeded = true, failed = true, cancelled = true, expired = true}
 local WAITS = {queued = true, waiting = true}
@@ -62,6 +65,14 @@ local function move(id, queue, from, to, detail)
   audit(id, to, detail)
 end
 
+-- The message that wakes a worker; nil while no worker or keeper has said how it looks.
+local function wake_up(id, queue, number)
+  local envelope = redis.call('GET', 'envelope:' .. queue)
+  if not envelope then return nil end
+  local message = string.gsub(string.gsub(envelope, '@JOB@', id), '@TAG@', id .. '.' .. number)
+  return message
+end
+
 -- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
 -- One that goes to the front is served next; its start says nothing about those that were sent before it, so that it
 -- must not raise the mark: the record has 0 for its number. `release` sends nobody past it before it has been taken, nor
@@ -76,11 +87,8 @@ local function push(id, queue, budget, lane, front, kept)
     redis.call('HINCRBY', key, 'front ' .. lane, -1)
   end
   redis.call('HSET', 'job:' .. id, 'seq', (front or kept) and 0 or number)
-  local envelope = redis.call('GET', 'envelope:' .. queue)
-  if envelope then
-    local message = string.gsub(string.gsub(envelope, '@JOB@', id), '@TAG@', id .. '.' .. number)
-    redis.call(front and 'RPUSH' or 'LPUSH', queue, message)
-  end
+  local message = wake_up(id, queue, number)
+  if message then redis.call(front and 'RPUSH' or 'LPUSH', queue, message) end
 end
 
 -- A job is no longer in its queue, whatever becomes of its wake-up.
@@ -144,6 +152,8 @@ local function remove(id, state)
   redis.call('ZREM', 'terminal', id .. ' ' .. state)
   redis.call('HINCRBY', 'acct', state, -1)
   redis.call('HINCRBY', 'acct', 'retired', 1)
+  -- Whoever remembers the job from before a restart is not to make it again.
+  redis.call('ZADD', 'removed', int(now_ms()), id)
 end
 
 local function error_json(id, code, message, retry_after_s, resets_at)
@@ -154,31 +164,39 @@ local function error_json(id, code, message, retry_after_s, resets_at)
     retry_after_s = retry_after_s, resets_at = resets_at, billed = called and 'maybe' or nil})
 end
 
+local function write_attempt(id, attempt)
+  redis.call('HSET', 'job:' .. id, 'attempts', attempt.number, 'a:' .. attempt.number, cjson.encode(attempt))
+end
+
 local function open_attempt(id, number, worker, token, now)
-  redis.call('HSET', 'job:' .. id, 'attempts', number, 'a:' .. number,
-    cjson.encode({number = number, worker = worker, token = token, started_at = now}))
+  write_attempt(id, {number = number, worker = worker, token = token, started_at = now})
+end
+
+-- The attempt of a token in the ledger of a job, the newest first; nil when there is none.
+local function attempt_of(id, token)
+  local key = 'job:' .. id
+  for number = tonumber(redis.call('HGET', key, 'attempts') or '0'), 1, -1 do
+    local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. number))
+    if attempt.token == token then return attempt end
+  end
 end
 
 -- Close one attempt in the ledger, found by its token. A second time counts only for one that was given up.
 -- Returns whether it changed anything.
 local function close_attempt(id, token, outcome, status, billed, now)
-  local key = 'job:' .. id
-  for number = tonumber(redis.call('HGET', key, 'attempts') or '0'), 1, -1 do
-    local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. number))
-    local superseded = attempt.outcome == 'superseded'
-    if attempt.token == token and (not attempt.ended_at or attempt.outcome == 'lost' or superseded and not attempt.told) then
-      -- Given up, but alive: its permit was somebody else's meanwhile.
-      if attempt.outcome == 'lost' then redis.call('HINCRBY', 'acct', 'permits_overrun', 1) end
-      attempt.ended_at = now
-      attempt.told = superseded or nil
-      if not superseded then attempt.outcome = outcome end
-      attempt.upstream_status = tonumber(status)
-      attempt.billed = billed
-      redis.call('HSET', key, 'a:' .. number, cjson.encode(attempt))
-      return true
-    end
-  end
-  return false
+  local attempt = attempt_of(id, token)
+  if not attempt then return false end
+  local superseded = attempt.outcome == 'superseded'
+  if attempt.ended_at and attempt.outcome ~= 'lost' and not (superseded and not attempt.told) then return false end
+  -- Given up, but alive: its permit was somebody else's meanwhile.
+  if attempt.outcome == 'lost' then redis.call('HINCRBY', 'acct', 'permits_overrun', 1) end
+  attempt.ended_at = now
+  attempt.told = superseded or nil
+  if not superseded then attempt.outcome = outcome end
+  attempt.upstream_status = tonumber(status)
+  attempt.billed = billed
+  redis.call('HSET', 'job:' .. id, 'a:' .. attempt.number, cjson.encode(attempt))
+  return true
 end
 
 -- Tell the worker that holds a call to close it; its heartbeat asks as well, should this be lost.

@@ -1,4 +1,5 @@
 -- Bring parked jobs back: those whose own back-off is over, and of each budget as many as it can start now.
+-- Those of a drained provider stay where they are.
 -- ARGV: 1 'sweep' to end also the jobs whose deadline is nearer than the opening of their budget
 -- Returns {how many came back, ms until the next one can, or -1}
 let_through()
@@ -113,7 +114,7 @@ local parked = redis.call('HGETALL', 'parked')
 for i = 1, #parked, 2 do
   local provider, match = string.match(parked[i + 1], '^(%S+) (.*)$')
   local settings, limit = settings_of(provider, match)
-  if settings then release(parked[i], provider, settings, limit) end
+  if settings and not drained_since(provider) then release(parked[i], provider, settings, limit) end
 end
 if released > 0 then wake(20) end  -- There may be more of them.
 local due = redis.call('ZRANGE', 'due', 0, 0, 'WITHSCORES')

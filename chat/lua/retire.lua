@@ -5,7 +5,9 @@
 local now = now_ms()
 local due = redis.call('ZRANGEBYSCORE', 'terminal', '-inf', int(now), 'LIMIT', 0, 100)
 for _, member in ipairs(due) do remove(string.match(member, '^(%S+) (%S+)$')) end
+redis.call('ZREMRANGEBYSCORE', 'removed', '-inf', int(now - 60000))
 if ARGV[1] ~= '' then
+  redis.call('ZREMRANGEBYSCORE', 'workers:' .. ARGV[1], '-inf', int(now - DAY_MS))
   local key = 'budgets:' .. ARGV[1]
   for _, budget in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', int(now - 2 * DAY_MS), 'LIMIT', 0, 100)) do
     local b = redis.call('HMGET', 'budget:' .. budget, 'interactive', 'batch', 'closed_until')

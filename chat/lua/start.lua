@@ -3,11 +3,13 @@
 -- Returns {'go', room, attempt, request, model, upstream model, remaining ms, queue ms, record, lane, request id,
 --          refused, answered, unknown}: the record is for re-creation, the counts are those of earlier attempts
 --       | {'wait', room, ms, why} | {'parked', room, why} | {'skip', room, state} nothing to do | {'gone', room}
--- room: how many batch jobs of the provider may start now
+--       | {'back', room, why}: the wake-up lies in its list again
+-- room: how many batch jobs of the provider may start now; -1 when no job at all may
 local id, worker, token = ARGV[1], ARGV[2], ARGV[3]
 local key = 'job:' .. id
 local fields = {'state', 'token', 'provider', 'queue', 'seq', 'deadline', 'created', 'attempts', 'request', 'model',
-  'upstream_model', 'lane', 'metadata', 'ttl', 'budget', 'match', 'cost', 'order', 'rid', 'refused', 'answered', 'unknown'}
+  'upstream_model', 'lane', 'metadata', 'ttl', 'budget', 'match', 'cost', 'order', 'rid', 'refused', 'answered', 'unknown',
+  'on_lost', 'idem'}
 local job = {}
 for i, value in ipairs(redis.call('HMGET', key, unpack(fields))) do job[fields[i]] = value end
 if not job.state then return {'gone', 0} end
@@ -21,7 +23,9 @@ end
 local function grant(attempt, started)
   local record = cjson.encode({provider = provider, queue = job.queue, lane = job.lane, model = job.model, upstream_model = job.upstream_model,
     metadata = job.metadata, created = job.created, deadline = job.deadline, ttl = job.ttl, attempt = attempt, started = started,
-    budget = job.budget, match = job.match, order = job.order, cost = job.cost})
+    budget = job.budget, match = job.match, order = job.order, cost = job.cost, on_lost = job.on_lost or nil,
+    rid = job.rid or nil, idem = job.idem or nil, refused = job.refused or nil, answered = job.answered or nil,
+    unknown = job.unknown or nil})
   return reply('go', attempt, job.request, job.model, job.upstream_model, int(deadline - now), int(started - job.created), record,
     job.lane, job.rid or '', tonumber(job.refused or 0), tonumber(job.answered or 0), tonumber(job.unknown or 0))
 end
@@ -43,6 +47,27 @@ local function wait(ms, why)
   return reply('wait', int(math.max(1, math.ceil(ms))), why)
 end
 
+-- The wake-up was fetched just before its provider was drained, and goes back to the front of its list: behind those that
+-- were put back before it and are of older jobs, since the threads of all workers come here in any order.
+local MOST_BEFORE = 100
+local function put_back(why)
+  if job.seq == '-1' then  -- It came back to the front before; again nobody is sent past it.
+    redis.call('HSET', key, 'seq', 0)
+    redis.call('HINCRBY', 'budget:' .. job.budget, 'front ' .. job.lane, 1)
+  end
+  local message = wake_up(id, job.queue, redis.call('INCR', 'seq:' .. job.queue))
+  local before = {}
+  while message and #before < MOST_BEFORE do
+    local other = string.match(redis.call('LINDEX', job.queue, -1) or '', 'job_%w+')
+    local order = other and redis.call('HGET', 'job:' .. other, 'order')
+    if not order or tonumber(order) >= tonumber(job.order) then break end
+    before[#before + 1] = redis.call('RPOP', job.queue)
+  end
+  if message then redis.call('RPUSH', job.queue, message) end
+  for i = #before, 1, -1 do redis.call('RPUSH', job.queue, before[i]) end
+  return reply('back', why)
+end
+
 local function park_for(why)
   leave_list()
   park(id, 'queued', job, why)
@@ -51,7 +76,7 @@ end
 
 if job.state == 'calling' then
   if job.token ~= token then return reply('skip', job.state) end
-  local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. job.attempts))
+  local attempt = attempt_of(id, token)
   return grant(attempt.number, attempt.started_at)
 end
 if job.state ~= 'queued' then return reply('skip', job.state) end
@@ -60,7 +85,9 @@ if now >= deadline then
   end_job(id, job.state, 'expired', nil, error_json(id, 'deadline_exceeded', 'the deadline passed while the job was queued'), '', now)
   return reply('skip', 'expired')
 end
+if drained_since(provider) then return put_back('drained') end
 if not settings then return wait(1000, 'settings') end
+if is_recalling(provider, now) then return wait(50, 'restart') end
 
 local interactive = job.lane == 'interactive'
 local b = load_budget(job.budget)

@@ -68,6 +68,25 @@ class TestStore(StoreSuite):
         assert store.record(due.id).state == "expired"
         assert store.record(running.id).state == "calling"
 
+    def test_a_full_redis_takes_back_what_it_forgot(self, store, client):
+        """A restart finds it as full as it was; calls go on all the same."""
+        job = a_job()
+        then = self.everything(client)
+        store.admit(job)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+        client.delete("chatd:restarted")
+        try:
+            client.config_set("maxmemory", 1)
+            life = store.life()
+            became = store.reassert(grant, worker="ollama-1@here", provider="ollama")
+            done = self.finish(store, grant)
+        finally:
+            client.config_set("maxmemory", 0)
+
+        assert life.isdigit()
+        assert (became, done) == ("recreated", ("done", "succeeded"))
+
 
 def test_the_books_balance_whatever_happens(client):
     """Any order of what front ends, workers, the keeper and time may do."""

@@ -15,6 +15,7 @@ from hypothesis.stateful import invariant, run_state_machine_as_test
 from chat.audit import orphans_of
 from chat.audit_report import (
     NOTES,
+    REMAINS,
     RULES,
     AuditReport,
     Breach,
@@ -51,6 +52,7 @@ def a_report(**changes):
         "maybe_count": 0,
         "lost_calls": 0,
         "orphans": (),
+        "durability": "everysec",
         "seconds": 0.5,
     }
     return AuditReport(**{**nothing, **changes})
@@ -74,6 +76,27 @@ def a_broken_report():
         lost_calls=3,
         orphans=(OnDisk("job_1.t.json", 61.4),),
     )
+
+
+@pytest.mark.parametrize(
+    ("appendonly", "appendfsync", "durability"),
+    [
+        ("yes", "always", "always"),
+        ("yes", "everysec", "everysec"),
+        ("yes", "no", "no"),
+        ("no", "always", "none"),
+        (None, None, "unknown"),
+    ],
+)
+def test_an_audit_says_how_redis_keeps_its_writes(appendonly, appendfsync, durability):
+    """As Redis itself has it, not the configuration."""
+
+    class Keeping(fakeredis.FakeRedis):
+        def config_get(self, *_names):
+            found = {"appendonly": appendonly, "appendfsync": appendfsync}
+            return found if appendonly else {}
+
+    assert audited(Keeping(decode_responses=True)).durability == durability
 
 
 class TestRules:
@@ -135,6 +158,16 @@ class TestText:
             "0 cancelled, 0 expired, 1200 retired"
         )
 
+    @pytest.mark.parametrize("durability", REMAINS)
+    def test_what_no_audit_can_see_is_said(self, durability):
+        """What Redis may lose of what it has confirmed, and what was lost and told again."""
+        counters = {"recalled": 12, "recreated": 3}
+        shown = list(lines(a_report(durability=durability, counters=counters)))
+
+        assert f"note  durability {durability}: {REMAINS[durability]}" in shown
+        assert any(re.match("recalled +12 ", line) for line in shown)
+        assert any(re.match("recreated +3 ", line) for line in shown)
+
     def test_a_breach_is_told_with_its_rule_its_job_and_its_past(self):
         """As well as how many there are beside those that are named."""
         shown = list(lines(a_broken_report()))
@@ -187,6 +220,7 @@ class TestWire:
         assert (attempt["started_at"], attempt["ended_at"]) == ("2026-11-22T16:47:16.446Z", None)
         assert wire["maybe_billed_count"] == 7
         assert wire["orphans"] == [{"name": "job_1.t.json", "age_s": 61.4}]
+        assert (wire["durability"], wire["remains"]) == ("everysec", REMAINS["everysec"])
 
 
 class TestOrphans:

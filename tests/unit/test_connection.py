@@ -8,7 +8,14 @@ import fakeredis
 import pytest
 import redis
 
-from chat.connection import await_redis, connect, embedded_url_file, redis_errors, redis_url
+from chat.connection import (
+    await_redis,
+    check_durability,
+    connect,
+    embedded_url_file,
+    redis_errors,
+    redis_url,
+)
 from chat.errors import ConfigError, QueueUnavailable
 from chat.settings import ChatdConfig
 
@@ -68,6 +75,69 @@ def test_eviction_is_warned_of(caplog):
 
     assert quiet == ""
     assert "noeviction" in caplog.text
+
+
+def keeping(**settings):
+    """A server whose settings are these; an exception is what it answers instead."""
+
+    class Keeping(fakeredis.FakeRedis):
+        def config_get(self, *_names):
+            if "error" in settings:
+                raise settings["error"]
+            return settings
+
+    return Keeping(decode_responses=True)
+
+
+EVERYSEC = {"appendonly": "yes", "appendfsync": "everysec"}
+ALWAYS = {"appendonly": "yes", "appendfsync": "always"}
+NOTHING = {"appendonly": "no", "appendfsync": "always"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        pytest.param(EVERYSEC, "appendfsync everysec", id="a-second-late"),
+        pytest.param(NOTHING, "no append-only file", id="not-at-all"),
+    ],
+)
+def test_a_redis_that_keeps_less_than_promised_is_refused(settings, found):
+    """At boot, with what to change."""
+    with pytest.raises(ConfigError, match=f"{found}.*appendfsync always"):
+        check_durability(keeping(**settings), "always")
+
+
+@pytest.mark.parametrize(
+    ("durability", "settings"), [("always", ALWAYS), ("everysec", ALWAYS), ("everysec", EVERYSEC)]
+)
+def test_a_redis_that_keeps_what_is_promised_is_taken(durability, settings, caplog):
+    """Or more than that."""
+    check_durability(keeping(**settings), durability)
+
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        pytest.param(NOTHING, "all jobs are lost", id="nothing-on-disk"),
+        pytest.param(EVERYSEC | {"appendfsync": "no"}, "half a minute", id="never-synced"),
+        pytest.param({}, "on trust", id="hides-it"),
+        pytest.param({"error": redis.exceptions.NoPermissionError("no")}, "on trust", id="forbids"),
+        pytest.param({"error": redis.ResponseError("unknown command")}, "on trust", id="renamed"),
+    ],
+)
+def test_what_cannot_be_promised_is_warned_of(settings, says, caplog):
+    """Somebody else's Redis, and their decision."""
+    check_durability(keeping(**settings), "everysec")
+
+    assert says in caplog.text
+
+
+def test_a_redis_that_is_away_is_not_taken_on_trust():
+    """Nothing is known then."""
+    with pytest.raises(QueueUnavailable):
+        check_durability(keeping(error=redis.ConnectionError("refused")), "everysec")
 
 
 @pytest.mark.parametrize(

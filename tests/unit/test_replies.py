@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import fakeredis
 import pytest
 
 from chat.config import ChatdConfig
+from chat.errors import QueueFull
 from chat.replies import Replies
 from chat.store import Grant, JobStore
 from tests.store_suite import StoreSuite, a_job
@@ -108,9 +111,101 @@ def test_wake_ends_the_wait_without_an_answer(replies):
     assert waiter.wait(10) is None
 
 
+def test_a_wake_is_for_one_wait(store, replies):
+    """Whoever was woken and waits on is told the job's end as before."""
+    job = a_job(reply_to=replies.channel)
+    waiter = replies.expect(job.id)
+    waiter.wake()
+    woken = waiter.wait(10), waiter.wait(0)
+    store.admit(job)
+    run(store, job)
+
+    assert woken == (None, None)
+    assert waiter.wait(10).response == {"content": "Paris"}
+
+
+def test_an_end_that_is_told_before_the_wait_is_not_missed(store, replies):
+    """Nor one that comes together with a wake."""
+    job = a_job(reply_to=replies.channel)
+    waiter = replies.expect(job.id)
+    store.admit(job)
+    run(store, job)
+    told = waiter.wait(10)
+    waiter.wake()
+
+    assert waiter.wait(10) is waiter.wait(0) is told
+
+
 def test_a_waiter_that_leaves_is_forgotten(replies):
     """Nothing is kept for callers that are no longer there."""
     with replies.expect("job_a"):
         pass
 
     assert replies._waiting == {}
+
+
+def test_a_forgotten_job_is_admitted_again(store, replies, client):
+    """Its caller still waits; one that Redis has is left alone, and so is a poll."""
+    jobs = [a_job(reply_to=replies.channel) for _ in range(3)]
+    waiters = [replies.expect(job.id) for job in jobs]
+    for job, waiter in zip(jobs, waiters, strict=True):
+        store.admit(job)
+        waiter.again = lambda job=job: store.admit(job)
+    waiters[2].again = None
+    client.delete(f"job:{jobs[1].id}", f"job:{jobs[2].id}")
+    replies._admit_forgotten()
+    run(store, jobs[1])
+
+    assert waiters[1].wait(10).response == {"content": "Paris"}
+    assert store.states([job.id for job in jobs]) == ["queued", "succeeded", None]
+    assert store.counters()["accepted"] == 4
+
+
+def test_a_caller_hears_why_a_forgotten_job_is_not_taken_again(replies):
+    """Others came first, and the queue is full now."""
+
+    def again():
+        message = "the queue is full"
+        raise QueueFull(message, retry_after_s=3)
+
+    job = a_job(reply_to=replies.channel)
+    waiter = replies.expect(job.id)
+    waiter.again = again
+    replies._admit_forgotten()
+    outcome = waiter.wait(10)
+
+    assert outcome.error == {
+        "code": "queue_full",
+        "message": "the queue is full",
+        "retry_after_s": 3,
+    }
+    with pytest.raises(QueueFull):
+        outcome.raise_error()
+
+
+def test_a_new_subscription_looks_for_forgotten_jobs(replies, client, monkeypatch):
+    """The first one does not: this process has no job yet that could have been forgotten."""
+    looked = threading.Event()
+    monkeypatch.setattr(replies, "_admit_forgotten", looked.set)
+    channel = replies.channel
+    client.publish(channel, '{"task_id":"job_other"}')
+    first = looked.is_set()
+    # What a connection that is made anew brings.
+    ready = threading.Event()
+    ready.set()
+    pubsub = Scripted([{"type": "subscribe", "data": 1}])
+    with pytest.raises(StopIteration):
+        replies._drain(pubsub, ready)
+
+    assert (first, looked.is_set()) == (False, True)
+
+
+class Scripted:
+    """A subscription that brings these messages and ends."""
+
+    def __init__(self, messages):
+        self.messages = iter(messages)
+
+    def get_message(self, timeout):
+        assert timeout > 0
+        return next(self.messages)

@@ -1,0 +1,68 @@
+-- What a worker remembers and Redis does not: a power failure or a fail-over may take back the last second or so.
+
+local RECALL_MS = 3000  -- so long after a restart nothing starts while workers from before it have not been heard again
+
+-- Whether starts have to wait: a call of such a worker may be one that Redis has forgotten, and would begin twice.
+local function is_recalling(provider, now)
+  local restarted = redis.call('GET', 'chatd:restarted')
+  if not restarted or math.abs(now - restarted) >= RECALL_MS then return false end
+  return redis.call('ZCOUNT', 'workers:' .. provider, '-inf', '(' .. restarted) > 0
+end
+
+local function recreate(id, record, request)
+  local key = 'job:' .. id
+  local bytes = request and #request or 0
+  redis.call('HSET', key, 'provider', record.provider, 'queue', record.queue, 'lane', record.lane, 'model', record.model,
+    'upstream_model', record.upstream_model, 'metadata', record.metadata, 'created', record.created,
+    'deadline', record.deadline, 'ttl', record.ttl, 'bytes', bytes, 'budget', record.budget, 'match', record.match,
+    'cost', record.cost, 'order', redis.call('HINCRBY', 'acct', 'accepted', 1))
+  for _, field in ipairs({'on_lost', 'rid', 'idem', 'refused', 'answered', 'unknown'}) do
+    if record[field] then redis.call('HSET', key, field, record[field]) end
+  end
+  if request then redis.call('HSET', key, 'request', request) end
+  redis.call('ZADD', 'deadlines', record.deadline, id)
+  redis.call('HINCRBY', 'acct', 'bytes', bytes)
+  redis.call('HINCRBY', 'lane:' .. record.queue, 'bytes', bytes)
+  redis.call('HSETNX', 'budget:' .. record.budget, 'match', record.match)
+  redis.call('ZADD', 'budgets:' .. record.provider, int(record.started), record.budget)
+  if record.idem then
+    local hash, body = string.match(record.idem, '^(%S+) (%S+)$')
+    local ms = record.deadline - record.created + record.ttl * 1000
+    redis.call('SET', 'idem:' .. hash, id .. ' ' .. body, 'NX', 'PX', int(ms))
+  end
+  redis.call('HINCRBY', 'acct', 'recreated', 1)
+end
+
+-- Enter a call in the ledger that is not there. The job is its worker's again, unless it is over or in another call by
+-- now: the attempt is then entered as one that was given up, whose answer counts as any late one.
+-- `record` is what `start` handed out; without the request a job that has to be made again cannot be called again.
+-- Returns 'known', or what was done: 'recreated' | 'taken' | 'given up'; or 'removed': its retention has ended
+local function recall(id, token, worker, record, request, now)
+  local key = 'job:' .. id
+  local job = redis.call('HMGET', key, 'state', 'attempts')
+  local state, attempts = job[1], tonumber(job[2] or 0)
+  if state and attempt_of(id, token) then return 'known' end
+  if not state then
+    if redis.call('ZSCORE', 'removed', id) then return 'removed' end
+    recreate(id, record, request)
+  end
+  redis.call('HINCRBY', 'acct', 'recalled', 1)
+  if state and not WAITS[state] then
+    write_attempt(id, {number = attempts + 1, worker = worker, token = token, started_at = record.started, ended_at = now,
+      outcome = 'lost', billed = 'maybe'})
+    audit(id, 'recalled', 'given up, the job is ' .. state)
+    return 'given up'
+  end
+  for number = attempts + 1, record.attempt - 1 do
+    write_attempt(id, {number = number, worker = '', token = '', started_at = record.started, ended_at = now,
+      outcome = 'forgotten', billed = 'maybe'})
+  end
+  open_attempt(id, math.max(attempts + 1, record.attempt), worker, token, record.started)
+  unqueue(id, record.queue, record.budget, record.lane)
+  redis.call('ZREM', 'parked:' .. record.budget .. ':' .. record.lane, id)
+  redis.call('ZREM', 'due', id)
+  redis.call('HDEL', key, 'waiting')
+  redis.call('HSET', key, 'token', token, 'worker', worker)
+  move(id, record.queue, state or nil, 'calling', 'recalled ' .. worker)
+  return state and 'taken' or 'recreated'
+end

@@ -1,0 +1,356 @@
+"""What Redis forgets when it loses its last second, and what workers make good again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chat.jobs import JobState
+from chat.store import Grant, Held
+from chat.types import JSON, Lane
+from tests.store_base import BATCH, QUEUE, StoreBase, a_job, now_ms
+
+WORKER = "ollama-1@here"
+
+
+class StoreRecall(StoreBase):
+    """A moment is kept, something happens, and Redis is as it was at that moment."""
+
+    def back_to(self, client, then: JSON) -> None:
+        """Let Redis be as ``everything`` found it; the server has a new life."""
+        client.flushdb()
+        client.script_flush()
+        for key, value in then.items():
+            if isinstance(value, dict):
+                client.hset(key, mapping=value)
+            elif isinstance(value, str):
+                client.set(key, value)
+            elif isinstance(value[0], tuple):
+                client.zadd(key, dict(value))
+            else:
+                client.rpush(key, *value)
+
+    def reassert(self, store, grant: Grant) -> str:
+        return store.reassert(grant, worker=WORKER, provider="ollama")
+
+    def ledger(self, store, job) -> list[tuple[int, str | None, str | None]]:
+        return [(a.number, a.outcome, a.billed) for a in store.record(job.id).attempts]
+
+    @pytest.mark.parametrize("lane", list(Lane))
+    def test_a_forgotten_start_is_entered_again(self, store, client, lane):
+        """The job is the worker's as before: nobody else may call, and its answer ends it."""
+        job = self.admitted(store, lane=lane)
+        then = self.everything(client)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+
+        assert self.reassert(store, grant) == "taken"
+        assert store.record(job.id).state == "calling"
+        assert client.zcard("leases:ollama") == 1
+        assert self.held(store, job) == ("skip", "calling")
+        assert self.finish(store, grant) == ("done", "succeeded")
+        assert self.ledger(store, job) == [(1, "succeeded", "yes")]
+        assert store.counters()["recalled"] == 1
+
+    def test_a_parked_job_is_taken_back(self, store, client):
+        """It waited for its budget, was released and started; Redis knows of the wait only."""
+        self.close(client, 10)
+        (job,) = self.batch(store, 1)
+        then = self.everything(client)
+        self.reopen(client)
+        store.release(sweep=False)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+
+        assert self.reassert(store, grant) == "taken"
+        assert client.zcard("parked:ollama:*:batch") == 0
+        assert client.hget(f"job:{job.id}", "waiting") is None
+        assert self.finish(store, grant) == ("done", "succeeded")
+
+    def test_a_job_in_its_back_off_is_taken_back(self, store, client):
+        """Its second attempt had begun, and Redis knows of the first."""
+        (job,) = self.batch(store, 1)
+        store.finish(self.again(self.start(store, job.id, "t1"), 5, signal=""))
+        then = self.everything(client)
+        client.zadd("due", {job.id: 1})
+        store.release(sweep=False)
+        grant = self.start(store, job.id, "t2")
+        self.back_to(client, then)
+
+        assert self.reassert(store, grant) == "taken"
+        assert client.zcard("due") == 0
+        assert self.finish(store, grant) == ("done", "succeeded")
+        assert self.ledger(store, job) == [(1, "rate_limited", "no"), (2, "succeeded", "yes")]
+
+    def test_a_forgotten_job_is_made_again_while_it_is_called(self, store, client):
+        """With all that it needs to be called once more, and its Idempotency-Key."""
+        keyed = {"idempotency_key": "k", "body_hash": "b"}
+        job = a_job(lane=Lane.BATCH, metadata={"team": "a"}, request_id="req_1", **keyed)
+        then = self.everything(client)
+        store.admit(job)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+
+        assert self.reassert(store, grant) == "recreated"
+        record = store.record(job.id)
+        assert (record.state, record.metadata) == (JobState.CALLING, {"team": "a"})
+        assert client.zcard("deadlines") == 1
+        assert client.zrange("budgets:ollama", 0, -1) == ["ollama:*"]
+        assert client.hget("budget:ollama:*", "match") == "*"
+        assert store.admit(a_job(lane=Lane.BATCH, **keyed)).job_id == job.id
+
+        # The worker dies after all: the job goes on with another call.
+        assert self.reclaim(store) == ["queued"]
+        again = self.start(store, job.id, "t2")
+        assert (again.request, again.request_id) == (job.request, "req_1")
+        assert self.finish(store, again) == ("done", "succeeded")
+        assert self.ledger(store, job) == [(1, "lost", "maybe"), (2, "succeeded", "yes")]
+        assert store.counters()["recreated"] == store.counters()["accepted"] == 1
+
+    def test_an_earlier_attempt_is_not_forgotten_silently(self, store, client):
+        """The ledger has a line for it, although nobody knows what it said."""
+        job = a_job(lane=Lane.BATCH)
+        then = self.everything(client)
+        store.admit(job)
+        self.start(store, job.id, "t1")
+        self.reclaim(store)
+        grant = self.start(store, job.id, "t2")
+        self.back_to(client, then)
+
+        assert self.reassert(store, grant) == "recreated"
+        assert self.ledger(store, job) == [(1, "forgotten", "maybe"), (2, None, None)]
+        assert client.hget(f"job:{job.id}", "unknown") == "1"
+        assert self.finish(store, grant) == ("done", "succeeded")
+
+    def test_nothing_changes_where_nothing_was_forgotten(self, store, client):
+        """A restart as a rule loses nothing."""
+        job = self.admitted(store)
+        grant = self.start(store, job.id)
+        before = self.everything(client)
+
+        assert self.reassert(store, grant) == "known"
+        assert self.everything(client) == before
+
+    def test_a_call_that_was_given_up_stays_so(self, store):
+        """Its lease ran out before: that is no forgetting."""
+        (job,) = self.batch(store, 1)
+        grant = self.start(store, job.id)
+        self.reclaim(store)
+
+        assert self.reassert(store, grant) == "known"
+        assert store.record(job.id).state == "queued"
+
+    def test_the_end_of_a_call_whose_start_was_forgotten(self, store, client):
+        """The answer comes before the worker could say that it is in the call."""
+        job = self.admitted(store)
+        then = self.everything(client)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+
+        assert self.finish(store, grant) == ("done", "succeeded")
+        assert self.ledger(store, job) == [(1, "succeeded", "yes")]
+        assert client.zcard(f"queued:{QUEUE}") == 0
+
+    def test_an_error_whose_start_was_forgotten_leads_to_another_attempt(self, store, client):
+        """As it would have without the restart, and the ledger has both."""
+        (job,) = self.batch(store, 1)
+        then = self.everything(client)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+
+        assert self.said(store.finish(self.again(grant))) == ("waiting", "rate_limited")
+        store.release(sweep=False)
+        assert self.finish(store, self.start(store, job.id, "t2")) == ("done", "succeeded")
+        assert self.ledger(store, job) == [(1, "rate_limited", "no"), (2, "succeeded", "yes")]
+
+    def test_an_error_of_a_forgotten_job_ends_it(self, store, client):
+        """Its end does not bring the request along, so that it cannot be called again."""
+        job = a_job(lane=Lane.BATCH)
+        then = self.everything(client)
+        store.admit(job)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+
+        assert self.said(store.finish(self.again(grant))) == ("done", "failed")
+        assert self.ledger(store, job) == [(1, "rate_limited", "no")]
+
+    def test_a_forgotten_end_is_told_again(self, store, client):
+        """Redis still has the call: it ends once more, and once only."""
+        job = self.admitted(store)
+        grant = self.start(store, job.id)
+        then = self.everything(client)
+        self.finish(store, grant)
+        self.back_to(client, then)
+
+        assert self.finish(store, grant) == ("done", "succeeded")
+        assert self.finish(store, grant) == ("done", "succeeded")
+        assert store.counters()["succeeded"] == 1
+        assert self.ledger(store, job) == [(1, "succeeded", "yes")]
+
+    def test_what_has_been_removed_is_not_made_again(self, store, client):
+        """A batch has taken the answer: the end that is told again finds nothing to do."""
+        (job,) = self.batch(store, 1)
+        grant = self.start(store, job.id)
+        self.finish(store, grant)
+        store.settle([job.id])
+
+        assert self.finish(store, grant) == ("late", "removed")
+        assert self.reassert(store, grant) == "removed"
+        assert store.counters()["accepted"] == store.counters()["retired"] == 1
+        assert client.exists(f"job:{job.id}") == 0
+
+    def test_the_removed_are_remembered_for_a_minute(self, store, client):
+        """The keeper's look at retention sees to that."""
+        (job,) = self.batch(store, 1)
+        self.finish(store, self.start(store, job.id))
+        store.settle([job.id])
+        store.retire()
+        young = client.zcard("removed")
+        client.zadd("removed", {job.id: now_ms(client) - 61_000})
+        store.retire()
+
+        assert (young, client.zcard("removed")) == (1, 0)
+
+    def test_two_calls_of_one_job_are_both_in_the_ledger(self, store, client):
+        """Another worker began before the first was heard: the first answer counts."""
+        (job,) = self.batch(store, 1)
+        then = self.everything(client)
+        grant = self.start(store, job.id, "t1")
+        self.back_to(client, then)
+        self.start(store, job.id, "t2")
+
+        assert self.reassert(store, grant) == "given up"
+        assert self.ledger(store, job) == [(1, None, None), (2, "lost", "maybe")]
+        event = client.xrevrange("audit", count=1)[0][1]
+        assert (event["event"], event["detail"]) == ("recalled", "given up, the job is calling")
+        assert self.finish(store, grant) == ("done", "succeeded")
+        assert self.ledger(store, job) == [(1, "superseded", "maybe"), (2, "late", "yes")]
+        assert client.zcard("leases:ollama") == 0
+
+    def test_a_grant_is_found_again_behind_a_recalled_attempt(self, store, client):
+        """The last line of the ledger is not always the call that runs."""
+        (job,) = self.batch(store, 1)
+        then = self.everything(client)
+        grant = self.start(store, job.id, "t1")
+        self.back_to(client, then)
+        newer = self.start(store, job.id, "t2")
+        self.reassert(store, grant)
+
+        assert self.start(store, job.id, "t2").attempt == newer.attempt == 1
+
+    def test_a_call_whose_job_was_cancelled_meanwhile_is_stopped(self, store, client):
+        """The ledger has it all the same: it may be billed."""
+        job = self.admitted(store)
+        then = self.everything(client)
+        grant = self.start(store, job.id)
+        self.back_to(client, then)
+        store.cancel(job.id)
+
+        assert self.reassert(store, grant) == "given up"
+        assert self.ledger(store, job) == [(1, "lost", "maybe")]
+        stop = store.heartbeat(WORKER, "ollama", [(job.id, grant.token)])
+        assert stop == [(job.id, grant.token, "cancelled")]
+
+    # -- restarts
+
+    def beat(self, store, worker=WORKER, life=None) -> list[tuple[str, str, str]] | None:
+        return store.heartbeat(worker, "ollama", [], life=life)
+
+    def age_restart(self, client, seconds: float) -> None:
+        client.set("chatd:restarted", now_ms(client) - int(seconds * 1000))
+
+    def test_a_restart_is_a_new_life(self, store, client):
+        """And so is a Redis that was emptied; nothing else is."""
+        first = store.life()
+        same = store.life()
+        self.age_restart(client, 60)
+        aged = store.life()
+        client.script_flush()
+        store.admit(a_job())  # Whoever comes first notes it.
+        after_restart = store.life()
+        client.flushdb()
+        client.script_flush()
+
+        assert first == same
+        assert int(aged) < int(after_restart) <= int(store.life())
+
+    def test_a_heartbeat_of_an_earlier_life_does_nothing(self, store, client):
+        """The worker has to say first what it remembers."""
+        self.age_restart(client, 60)
+        life = store.life()
+        assert self.beat(store, life=life) == []
+        seen = client.zscore("workers:ollama", WORKER)
+        client.script_flush()
+
+        assert self.beat(store, life=life) is None
+        assert client.zscore("workers:ollama", WORKER) == seen
+        assert self.beat(store, life=store.life()) == []
+
+    def test_nothing_starts_before_every_worker_has_been_heard(self, store, client):
+        """Or three seconds have passed: a call that Redis has forgotten would begin twice."""
+        self.age_restart(client, 60)
+        for worker in (WORKER, "ollama-2@here"):
+            self.beat(store, worker)
+        client.zadd("workers:ollama", dict.fromkeys([WORKER, "ollama-2@here"], 1))
+        client.script_flush()
+        job, batch = self.admitted(store), self.admitted(store, lane=Lane.BATCH)
+
+        nobody = [self.refused(store, one.id) for one in (job, batch)]
+        self.beat(store)
+        one = self.refused(store, job.id)
+        self.beat(store, "ollama-2@here")
+        assert (nobody, one) == (["restart", "restart"], "restart")
+        self.start(store, job.id)
+
+    def test_a_worker_that_never_comes_back_is_waited_for_three_seconds(self, store, client):
+        """It died along with Redis."""
+        client.zadd("workers:ollama", {"ollama-9@elsewhere": 1})
+        client.script_flush()
+        job = self.admitted(store)
+        held = store.start(job.id, worker=WORKER, token="t1")
+        self.age_restart(client, 3)
+
+        assert isinstance(held, Held)
+        assert (held.kind, held.why) == ("wait", "restart")
+        self.start(store, job.id)
+
+    def test_a_worker_of_yesterday_is_not_waited_for(self, store, client):
+        """The keeper forgets it after a day without a word."""
+        day_ms = 86_400_000
+        client.zadd("workers:ollama", {"old": now_ms(client) - day_ms - 1, "new": now_ms(client)})
+        store.retire("ollama")
+
+        assert client.zrange("workers:ollama", 0, -1) == ["new"]
+
+    def test_a_repeated_start_is_granted_in_a_new_life_too(self, store, client):
+        """Its first reply was lost: the worker is in that call, whoever else was not heard."""
+        job = self.admitted(store)
+        grant = self.start(store, job.id)
+        client.zadd("workers:ollama", {"ollama-2@here": 1})
+        client.script_flush()
+
+        assert self.start(store, job.id).attempt == grant.attempt
+
+    def test_a_wake_up_that_waits_for_workers_is_not_taken_for_lost(self, store, client):
+        """It is in a worker's hand, as with any wait."""
+        (job,) = self.batch(store, 1)
+        client.zadd("workers:ollama", {"ollama-2@here": 1})
+        client.script_flush()
+
+        assert self.held(store, job) == ("wait", "restart")
+        seq, mark, empty = store.marks(BATCH)
+        assert (seq, mark, empty) == (2, 0, True)
+
+    def test_it_all_repeats(self, store, client):
+        """An end that was forgotten with its start and its job, told twice."""
+        job = a_job()
+        then = self.everything(client)
+        store.admit(job)
+        grant = self.start(store, job.id)
+        self.finish(store, grant)
+        self.back_to(client, then)
+        ending = replace(self.ending(grant), worker=WORKER)
+
+        assert [self.said(store.finish(ending)) for _ in range(2)] == [("done", "succeeded")] * 2
+        assert store.counters()["accepted"] == store.counters()["succeeded"] == 1
