@@ -24,6 +24,7 @@ from typing import Any, Self
 import openai
 from openai.types import Batch
 
+from bench.processes import family, resident_mib
 from bench.scenes.scene import Report, percentile
 from bench.upstream import Upstream
 from tests.servers import Child
@@ -182,23 +183,9 @@ class _Memory:
     def _look(self) -> None:
         used = {"Redis": self._redis.info("memory")["used_memory"] / 2**20}
         for name, child in self._children.items():
-            used[name] = sum(_resident(pid) for pid in _family(child.pid))
+            used[name] = sum(map(resident_mib, family(child.pid)))
         for name, mib in used.items():
             self.peak[name] = max(mib, self.peak.get(name, 0.0))
-
-
-def _family(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    children = [int(child) for child in path.read_text().split()] if path.exists() else []
-    return [pid, *(member for child in children for member in _family(child))]
-
-
-def _resident(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:  # It has just ended.
-        return 0.0
-    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def drain(report: Report, lines: int) -> None:

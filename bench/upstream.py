@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -20,12 +22,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.limits import Limit, NoLimit
 from cli.redis_server import free_port
 
-__all__ = ["Seen", "Upstream"]
+__all__ = ["Conduct", "Seen", "Upstream"]
 
 _REASONS = {
     200: "OK",
@@ -36,12 +38,31 @@ _REASONS = {
 }
 
 
+_HALF_BODY = b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"model": "m", '
+#: Closing a socket with this makes it a reset, and discards what was not sent.
+_NO_LINGER = struct.pack("ii", 1, 0)
+#: Seconds between half an answer and its reset: the half has to arrive, or it is none.
+_HALF_S = 0.01
+
+
+class Conduct(NamedTuple):
+    """What becomes of one call: after ``delay_s`` seconds its ``end``.
+
+    ``answer``, ``reset`` of the connection in the middle of the body, or ``silence`` until the
+    caller hangs up.
+    """
+
+    delay_s: float
+    end: str = "answer"
+
+
 @dataclass(slots=True)
 class Seen:
     """A call as the upstream saw it; times are monotonic seconds.
 
     ``status`` is 200 for a call that was accepted, ``running`` the number of accepted calls at that
-    moment, this one among them. ``ended_at`` is set when an accepted call was answered or dropped.
+    moment, this one among them. ``ended_at`` is set when an accepted call was answered or dropped,
+    and ``became`` says which: ``answered``, ``reset`` or ``dropped`` by its caller; empty before.
     """
 
     at: float
@@ -51,6 +72,7 @@ class Seen:
     running: int
     retry_after: str | None = None
     ended_at: float | None = None
+    became: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -62,11 +84,13 @@ class Seen:
 class Upstream:
     """What the server does (``delay_s``, ``hold``, ``reply``, ``limits``) and what it has seen.
 
-    ``limits`` has limits by a glob that model ids match, of which the first counts; put another
-    dictionary in its place to change them while it runs. A call that a limit refuses is answered at
-    once. ``calls`` counts by question. ``answered`` counts whole answers sent, ``dropped`` the
-    calls whose client went away first; ``dropped_at`` has the moment (monotonic seconds) by
-    question. ``log`` has every call in the order of arrival.
+    ``conduct`` tells of each question what becomes of its call, in place of ``delay_s``; the
+    server's thread asks it in the order of arrival. ``limits`` has limits by a glob that model ids
+    match, of which the first counts; put another dictionary in its place to change them while it
+    runs. A call that a limit refuses is answered at once. ``calls`` counts by question.
+    ``answered`` counts whole answers sent, ``dropped`` the calls whose client went away first;
+    ``dropped_at`` has the moment (monotonic seconds) by question. ``log`` has every call in the
+    order of arrival.
     """
 
     delay_s: float = 0.0
@@ -74,6 +98,7 @@ class Upstream:
     tls: ssl.SSLContext | None = None
     reply: Callable[[str, dict[str, Any]], tuple[int, Any] | None] = lambda _path, _body: None
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    conduct: Callable[[str], Conduct] | None = None
     calls: Counter[str] = field(default_factory=Counter)
     log: list[Seen] = field(default_factory=list)
     dropped_at: dict[str, float] = field(default_factory=dict)
@@ -194,14 +219,19 @@ class Upstream:
         seen = Seen(now, question, body["model"], 200, self.in_flight)
         self.log.append(seen)
         if self.half_body:
-            writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"model": "m", ')
+            writer.write(_HALF_BODY)
+        conduct = None if self.conduct is None else self.conduct(question)
         try:
-            if self.delay_s or not self._gate.is_set():
-                await self._wait_or_gone(question, reader)
+            if conduct or self.delay_s or not self._gate.is_set():
+                await self._wait_or_gone(question, reader, conduct)
+            seen.became = "reset" if conduct and conduct.end == "reset" else "answered"
         finally:
             self.in_flight -= 1
             seen.ended_at = time.monotonic()
+            seen.became = seen.became or "dropped"
             limit.end(seen.ended_at)
+        if seen.became == "reset":
+            await _reset(writer)
         status, answer = self.reply(path, body) or (200, _answer(path, body["model"], question))
         self._send(writer, status, answer)
         self.answered += 1
@@ -210,14 +240,19 @@ class Upstream:
         found = (limit for glob, limit in self.limits.items() if fnmatchcase(model, glob))
         return next(found, NoLimit())
 
-    async def _wait_or_gone(self, question: str, reader: asyncio.StreamReader) -> None:
+    async def _wait_or_gone(
+        self, question: str, reader: asyncio.StreamReader, conduct: Conduct | None
+    ) -> None:
         """Wait as told, unless the client closes the connection first."""
         assert self._opened is not None
-        opened = self._opened
+        assert self._stopped is not None
+        opened, stopped = self._opened, self._stopped
 
         async def wait() -> None:
             await opened.wait()
-            await asyncio.sleep(self.delay_s)
+            if conduct and conduct.end == "silence":
+                await stopped.wait()
+            await asyncio.sleep(conduct.delay_s if conduct else self.delay_s)
 
         waiting = asyncio.ensure_future(wait())
         gone = asyncio.ensure_future(reader.read(1))
@@ -255,6 +290,18 @@ class Upstream:
         head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
+
+
+async def _reset(writer: asyncio.StreamWriter) -> None:
+    """Send half an answer and break the connection. Raises ``ConnectionResetError``."""
+    writer.write(_HALF_BODY)
+    await writer.drain()
+    await asyncio.sleep(_HALF_S)
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    writer.transport.abort()
+    message = "reset in mid-body, as told"
+    raise ConnectionResetError(message)
 
 
 def _answer(path: str, model: str, question: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""chatd's processes killed, or cut from Redis, between any two commands they send it."""
