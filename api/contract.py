@@ -255,6 +255,9 @@ class ProviderAnswer(Output):
     concurrency: int = Field(description="calls it may have in flight, over all workers")
     in_use: LaneCounts = Field(description="calls in flight")
     last_seen_s: float | None = Field(description="since a worker was last seen; null for never")
+    drained_since: str | None = Field(
+        description="RFC 3339: no call begins since then, by `chatd drain`; null: they begin"
+    )
     lanes: Lanes
     budgets: list[BudgetAnswer]
     totals: Totals
@@ -275,6 +278,8 @@ class JobCounts(Output):
     republished: int = Field(description="lost wake-ups that were sent again")
     reclaimed: int = Field(description="calls given up because their worker was gone")
     permits_overrun: int = Field(description="calls that went on after they had been given up")
+    recalled: int = Field(description="calls that Redis had forgotten and workers told it again")
+    recreated: int = Field(description="of these, jobs that it had forgotten altogether")
     parks: int = Field(description="times a job was set aside for its budget")
     bytes: int = Field(description="of the requests of jobs that are not over")
 

@@ -42,7 +42,10 @@ def submit() -> Response:
     """Admit the job and answer at once; without a lane it is a batch job, since nobody waits."""
     front = front_end()
     job = read_job(front, Lane.BATCH)
-    admitted = front.connections().store.admit(job)
+    connections = front.connections()
+    admitted = connections.store.admit(job)
+    if not admitted.joined:
+        connections.replies.remember(job)
     return accepted(front, admitted.job_id)
 
 
@@ -64,7 +67,10 @@ def show_many() -> Response:
 
 @blueprint.get("/v1/jobs/<job_id>")
 def show(job_id: str) -> Response:
-    """The record, whatever the state; ``wait`` puts it off until the job is over, or that long."""
+    """The record, whatever the state; ``wait`` puts it off until the job is over, or that long.
+
+    A front end that is told to stop answers at once: its successor takes the next question.
+    """
     _check_id(job_id)
     seconds = _wait_s()
     front = front_end()
@@ -80,7 +86,7 @@ def cancel(job_id: str) -> Response:
     front = front_end()
     state = front.connections().store.cancel(job_id)
     if not state.terminal:
-        watch_outcome(front, job_id, _CANCEL_WAIT_S)
+        watch_outcome(front, job_id, _CANCEL_WAIT_S, patience_s=_CANCEL_WAIT_S)
     return _record(front, job_id)
 
 

@@ -43,6 +43,16 @@ _JOB_COUNTERS = (
         "chatd_permits_overrun",
         "Calls that went on beyond their permit, since they had been given up.",
     ),
+    (
+        "recalled",
+        "chatd_calls_recalled",
+        "Calls that Redis had forgotten and their workers told it again.",
+    ),
+    (
+        "recreated",
+        "chatd_jobs_recreated",
+        "Jobs that Redis had forgotten altogether and workers told it again.",
+    ),
 )
 
 #: The same for ``totals`` of a provider.

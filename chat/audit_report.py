@@ -57,13 +57,14 @@ RULES = {
 #: What can be lost although no rule is broken: by how Redis keeps its writes.
 REMAINS = {
     "always": "what Redis has confirmed, a power failure does not take back either",
-    "everysec": "a power failure may take back about the last second. What a living worker calls, "
-    "or has just called, is entered again, and so is a job whose caller waits; gone are other jobs "
-    "of that second, and a call whose worker died as well is made again",
+    "everysec": "a power failure may take back about the last second. What living workers and "
+    "front ends know of it is entered again: calls that run or have just ended, jobs whose callers "
+    "wait or were just told that they are accepted. What died along with them is gone, and a call "
+    "of which nobody knows is made again",
     "no": "the operating system decides when a write reaches the disk, so that a power failure may "
     "take back half a minute; see everysec, which is what chatd asks for",
-    "none": "Redis keeps nothing on disk: when it ends, all jobs are gone but those in the hands "
-    "of workers and waiting callers",
+    "none": "Redis keeps nothing on disk: when it ends, all jobs are gone but those that workers "
+    "and front ends know of; see everysec",
     "unknown": "Redis does not say how it keeps its writes",
 }
 

@@ -172,6 +172,12 @@ def kept_on_disk(client: redis.Redis) -> tuple[bool, str] | None:
     return found["appendonly"] == "yes", str(found.get("appendfsync", ""))
 
 
+def _refuses(error: ResponseError) -> bool:
+    """Whether Redis takes no writes at all just now; it says so of a script's writes as well."""
+    # Its disk is full or fails; too few of its replicas are there.
+    return str(error).startswith(("MISCONF", "NOREPLICAS"))
+
+
 @contextmanager
 def redis_errors() -> Iterator[None]:
     """Turn whatever redis-py raises inside into ``QueueUnavailable``.
@@ -182,7 +188,7 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        if type(error) is ResponseError and "user_script" in str(error):
+        if type(error) is ResponseError and "user_script" in str(error) and not _refuses(error):
             _log.error("a script of chatd failed in Redis: %s", str(error)[:500])
             raise QueueUnavailable(
                 "a script of chatd failed in Redis, which is a defect of chatd or of a key that "

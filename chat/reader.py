@@ -31,6 +31,8 @@ _COUNTERS = (
     "republished",
     "reclaimed",
     "permits_overrun",
+    "recalled",
+    "recreated",
 )
 
 
@@ -75,6 +77,17 @@ class Reader(Scripts):
                 pipeline.hget(f"job:{job_id}", "state")
             found = pipeline.execute()
         return [None if state is None else JobState(state) for state in found]
+
+    def forgotten(self, job_ids: Sequence[str]) -> list[str]:
+        """Of these jobs, those of which Redis has no record although nobody removed it lately."""
+        with redis_errors():
+            pipeline = self.redis.pipeline(transaction=True)
+            for job_id in job_ids:
+                pipeline.exists(f"job:{job_id}")
+                pipeline.zscore("removed", job_id)
+            found = iter(pipeline.execute())
+        pairs = zip(job_ids, found, found, strict=True)
+        return [job_id for job_id, there, removed in pairs if not there and removed is None]
 
     def listed(
         self,

@@ -2,9 +2,9 @@
 
 Pub/sub loses messages when a connection breaks, and the result key is the copy: every time the
 listener (re)subscribes it reads all pending keys, and every two seconds those that have waited for
-two seconds. A Redis that lost its last second may have lost jobs whose callers are still here: they
-are admitted again, under the same id. Threading primitives only, so that gevent may turn them into
-greenlets.
+two seconds. A Redis that lost its last second may have lost jobs whose callers are still here, or
+were told a moment ago that they are accepted: they are admitted again, under the same id. Threading
+primitives only, so that gevent may turn them into greenlets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import os
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from redis.exceptions import RedisError
@@ -27,15 +30,28 @@ if TYPE_CHECKING:
     import redis
     from redis.client import PubSub
 
+    from chat.jobs import NewJob
     from chat.store import JobStore
 
 __all__ = ["Replies", "Waiter"]
 
 _log = logging.getLogger(__name__)
 
+#: Seconds for which a job that nobody waits for is remembered after its admission: more than Redis
+#: may forget of what it has confirmed.
+_REMEMBER_S = 5.0
+#: Characters of requests that are remembered at the most.
+_REMEMBER_CHARACTERS = 64 << 20
 #: Seconds after which a waiter's key is read although nobody announced it.
 _SWEEP_S = 2.0
 _RECONNECT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    job: NewJob
+    at: float
+    size: int
 
 
 class Waiter:
@@ -85,6 +101,8 @@ class Replies:
         self._lock = threading.Lock()
         self._pid: int | None = None
         self._waiting: dict[str, set[Waiter]] = {}
+        self._recent: deque[_Recent] = deque()
+        self._recent_size = 0
         self._channel = ""
 
     @property
@@ -114,6 +132,19 @@ class Replies:
         for outcome in self._store.outcomes([job_id]).values():
             waiter.deliver(outcome)
 
+    def remember(self, job: NewJob) -> None:
+        """Keep for a while a job that has been admitted and that nobody waits for.
+
+        Should Redis forget it, it is admitted again: its caller was told that it is accepted.
+        """
+        self._ensure_listener()
+        size = sum(len(m.content) + sum(map(len, m.images)) for m in job.request.messages)
+        with self._lock:
+            self._recent.append(_Recent(job, time.monotonic(), size))
+            self._recent_size += size
+            while self._recent_size > _REMEMBER_CHARACTERS:
+                self._forget_first()
+
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting."""
         with self._lock:
@@ -130,6 +161,8 @@ class Replies:
             self._pid = os.getpid()
             self._channel = f"chatd:reply:{uuid.uuid4().hex}"
             self._waiting = {}
+            self._recent.clear()
+            self._recent_size = 0
             ready = threading.Event()
             threading.Thread(
                 target=self._listen, args=(ready,), name="replies", daemon=True
@@ -172,6 +205,7 @@ class Replies:
             if time.monotonic() - swept >= _SWEEP_S:
                 swept = time.monotonic()
                 self._read_keys(_SWEEP_S)
+                self._forget_old(swept)
 
     def _arrived(self, meta: dict[str, object]) -> None:
         if "result" in meta:
@@ -201,27 +235,47 @@ class Replies:
         """
         with self._lock:
             waiters = [one for many in self._waiting.values() for one in many if one.again]
-        for begin in range(0, len(waiters), 500):
-            some = waiters[begin : begin + 500]
-            states = self._store.states([waiter.job_id for waiter in some])
-            for waiter, state in zip(some, states, strict=True):
-                if state is None and waiter.again is not None:
-                    self._admit_again(waiter, waiter.again)
+            jobs = [recent.job for recent in self._recent]
+        gone = set(self._store.forgotten([waiter.job_id for waiter in waiters]))
+        for waiter in waiters:
+            if waiter.job_id in gone and waiter.again is not None:
+                refusal = self._admit_again(waiter.job_id, waiter.again)
+                if refusal is not None:
+                    # The caller hears why, and the job exists no more.
+                    wire = refusal.to_wire()
+                    waiter.deliver(Outcome(waiter.job_id, JobState.FAILED, None, wire))
+        gone = set(self._store.forgotten([job.id for job in jobs]))
+        for job in jobs:
+            if job.id in gone:
+                self._admit_again(job.id, partial(self._store.admit, job))
 
-    def _admit_again(self, waiter: Waiter, again: Callable[[], None]) -> None:
+    def _admit_again(self, job_id: str, again: Callable[[], object]) -> ChatError | None:
+        """Admit one job; why it is refused this time. Raises ``QueueUnavailable``."""
         try:
             again()
         except QueueUnavailable:
             raise
         except ChatError as error:
-            # Refused this time: the caller hears why, and the job exists no more.
-            waiter.deliver(Outcome(waiter.job_id, JobState.FAILED, None, error.to_wire()))
-        else:
-            _log.warning(
-                "job %s was forgotten by Redis and admitted again",
-                waiter.job_id,
-                extra={"job_id": waiter.job_id},
+            _log.error(
+                "job %s was forgotten by Redis and is refused this time: %s",
+                job_id,
+                error,
+                extra={"job_id": job_id},
             )
+            return error
+        _log.warning(
+            "job %s was forgotten by Redis and admitted again", job_id, extra={"job_id": job_id}
+        )
+        return None
+
+    def _forget_old(self, now: float) -> None:
+        """Redis has answered since: what is older than that is on its disk."""
+        with self._lock:
+            while self._recent and self._recent[0].at < now - _REMEMBER_S:
+                self._forget_first()
+
+    def _forget_first(self) -> None:
+        self._recent_size -= self._recent.popleft().size
 
     def _deliver(self, outcome: Outcome) -> None:
         with self._lock:

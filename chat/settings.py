@@ -159,7 +159,8 @@ class ChatdConfig:
     chatd brings its own Redis. ``durability`` says when Redis has to have a write on disk: within
     about a second (``everysec``) or before it confirms it (``always``). ``models_refresh_s`` is the
     time between two fetches of a provider's list of models, 0 for none at all. The first of
-    ``prices`` that fits a model counts. ``providers`` always has all five. ``source`` is the file, None for the defaults.
+    ``prices`` that fits a model counts. ``providers`` always has all five. ``source`` is the file,
+    None for the defaults.
 
     Raises ``ConfigError`` for a ``bind`` that other machines can reach, however it is built.
     """

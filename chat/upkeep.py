@@ -107,6 +107,7 @@ class Upkeep(Scripts):
             memory = self.redis.info("memory")
             limit = int(memory.get("maxmemory", 0))
             if not limit:
+                self.redis.delete("chatd:memory")
                 return None
             share = int(memory["used_memory"]) / limit
             if share >= NEARLY_FULL:

@@ -27,7 +27,10 @@ _LATE_S = 15
 _OPEN = tuple(state for state in JobState if not state.terminal)
 _OVER = tuple(state for state in JobState if state.terminal)
 #: Counts of ``jobs`` beside the states.
-_COUNTERS = ("retired", "republished", "reclaimed", "permits_overrun", "parks", "bytes")
+_COUNTERS = (
+    *("retired", "republished", "reclaimed", "permits_overrun", "recalled", "recreated"),
+    *("parks", "bytes"),
+)
 
 
 # -- lines

@@ -10,6 +10,7 @@ import fakeredis
 from flask.testing import FlaskClient
 
 from api import create_app
+from api.frontend import EXTENSION, FrontEnd
 from chat.catalogue import Catalogue
 from chat.errors import ChatError, IdempotencyMismatch, NoWorker
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
@@ -218,6 +219,8 @@ class FakeStore:
                 "republished": 0,
                 "reclaimed": 0,
                 "permits_overrun": 0,
+                "recalled": 0,
+                "recreated": 0,
                 "parks": 0,
                 "bytes": 0,
             },
@@ -242,6 +245,7 @@ class FakeStore:
             "concurrency": ChatdConfig().providers[name].concurrency,
             "in_use": calling,
             "last_seen_s": self.seen.get(name, 0.0),
+            "drained_since": None,
             "lanes": {
                 lane: {
                     "depth": len(queued),
@@ -305,13 +309,17 @@ class FakeWaiter(Waiter):
         self.woken = False
 
     def wait(self, timeout_s: float) -> Outcome | None:
-        """The job's end if it has one or gets one meanwhile; else ``timeout_s`` are gone."""
+        """The job's end if it has one or gets one meanwhile; else ``timeout_s`` are gone.
+
+        Somebody who wakes it ends one wait at once.
+        """
         self.desk.waits.append(timeout_s)
         self.desk.meanwhile(self.job_id)
         job = self.desk.store.jobs.get(self.job_id)
         self.outcome = job.outcome if job is not None else None
         if self.outcome is None and not self.woken:
             self.desk.clock.advance(timeout_s)
+        self.woken = False
         return self.outcome
 
     def wake(self) -> None:
@@ -328,6 +336,11 @@ class FakeReplies(Replies):
         self.waits: list[float] = []
         self.expected: list[Waiter] = []
         self.meanwhile: Callable[[str], None] = lambda _: None
+        self.remembered: list[str] = []
+
+    def remember(self, job: NewJob) -> None:
+        """Note which job."""
+        self.remembered.append(job.id)
 
     @property
     def channel(self) -> str:
@@ -358,6 +371,12 @@ class Gateway:
     replies: FakeReplies
     clock: FakeClock
     catalogue: Catalogue
+
+    @property
+    def front(self) -> FrontEnd:
+        """What stands behind the views."""
+        front: FrontEnd = self.client.application.extensions[EXTENSION]
+        return front
 
 
 def response_of(job: NewJob, **fields: object) -> JSON:

@@ -143,6 +143,25 @@ class StoreLife(StoreBase):
         with pytest.raises(IdempotencyMismatch):
             store.admit(a_job(idempotency_key="k", body_hash="other"))
 
+    @pytest.mark.parametrize("settled", [True, False])
+    def test_an_idempotency_key_goes_with_its_job(self, store, client, settled):
+        """One that came again since is another job's."""
+        keyed = {"idempotency_key": "k", "body_hash": "b"}
+        first, other = a_job(**keyed), a_job(**keyed)
+        store.admit(first)
+        self.finish(store, self.start(store, first.id))
+        (key,) = client.keys("idem:*")
+        if settled:
+            store.settle([first.id])
+            assert client.exists(key) == 0
+        else:
+            # Redis had forgotten the first one for a while.
+            client.set(key, f"{other.id} b")
+            client.zadd("terminal", {f"{first.id} succeeded": 1})
+            store.retire()
+            assert client.get(key) == f"{other.id} b"
+        assert client.exists(f"job:{first.id}") == 0
+
     def test_redis_never_sees_the_idempotency_key(self, store, client):
         """It may be a secret of the caller's."""
         store.admit(a_job(idempotency_key="very-secret", body_hash="h"))

@@ -10,8 +10,10 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import celery.app.trace
 import celery.apps.worker
 from celery import signals
+from celery.exceptions import Reject
 from celery.utils.log import get_multiprocessing_logger
 
 from chat.config import load_config
@@ -63,6 +65,16 @@ def quiet_celery() -> None:
             say(text, stream)
 
     celery.apps.worker.safe_say = say_what_was_asked_for
+    celery.app.trace.logger.addFilter(_given_back)
+
+
+def _given_back(record: logging.LogRecord) -> bool:
+    """A wake-up that a stopping worker gives back is no error, which Celery takes it for."""
+    if record.exc_info and isinstance(record.exc_info[1], Reject):
+        record.exc_info = None
+        record.__dict__.pop("data", None)  # Where Celery has the traceback once more.
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
 
 
 def _keeper() -> int:

@@ -126,13 +126,19 @@ class Batches:
                     self._let_go(batch_id)
             except QueueUnavailable:
                 raise
-            except Exception:  # noqa: BLE001 - see below
-                # One batch must not hold up the others. It begins anew from what is on disk.
+            except OSError as error:
+                _log.error("batch rests for %g s, its disk does not take it: %s", _REST_S, error)
+                return self._rest(batch_id)
+            except Exception:  # noqa: BLE001 - see `_rest`
                 _log.exception("batch met an unexpected error and rests for %g s", _REST_S)
-                self._let_go(batch_id)
-                self._rests_until[batch_id] = self._clock() + _REST_S
-                return False
+                return self._rest(batch_id)
         return happened
+
+    def _rest(self, batch_id: str) -> bool:
+        """One batch must not hold up the others. It begins anew from what is on disk."""
+        self._let_go(batch_id)
+        self._rests_until[batch_id] = self._clock() + _REST_S
+        return False
 
     def _take(self, batch_id: str) -> _Own | None:
         """The batch as ours, or ``None`` while another keeper has it."""

@@ -8,7 +8,9 @@ import math
 import os
 import socket
 import threading
+import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,10 +36,12 @@ from workers.transport import GATE, HELD
 if TYPE_CHECKING:
     from chat.config import ChatdConfig
 
-__all__ = ["claim_name", "define_task", "run_worker"]
+__all__ = ["abandoned_names", "claim_name", "define_task", "run_worker"]
 
 _log = logging.getLogger(__name__)
 
+#: Seconds for which a name that is asked for is waited for: whoever looks at it has it a moment.
+_CLAIM_WAIT_S = 1.0
 #: What becomes of a call that belongs to another worker of the provider, or has ended meanwhile.
 _UNTOUCHED = frozenset({"stale", "gone"})
 #: Seconds between two questions whether a batch job may start, while none may.
@@ -50,6 +54,8 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
     The name is held by a lock on a file, which the kernel drops when the process dies. So whoever
     gets a name may give up at once the calls that an earlier life of that name left behind. Without
     ``instance`` the first free number is taken. Keep the file open as long as the name is needed.
+
+    Raises ``ConfigError`` when the one that is asked for is taken.
     """
     folder = data_dir / "workers"
     try:
@@ -59,12 +65,10 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
             f"{folder} cannot be made ({error.strerror}); set [chatd] data_dir to a folder of "
             "this user"
         ) from error
-    for number in [instance] if instance is not None else range(1, 1000):
+    for number in _numbers(instance):
         # Not "w", which would empty the file of whoever has the lock.
         file = (folder / f"{provider}-{number}.lock").open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             file.close()
             continue
         file.truncate(0)
@@ -75,6 +79,38 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
         f"worker {provider}-{instance} is running already on this host; "
         "leave --instance out to get a free number"
     )
+
+
+def _numbers(instance: int | None) -> Iterator[int]:
+    """The numbers to try: the one that is asked for, again and again for a while, or all."""
+    if instance is None:
+        yield from range(1, 1000)
+        return
+    until = time.monotonic() + _CLAIM_WAIT_S
+    yield instance
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        yield instance
+
+
+def abandoned_names(data_dir: Path, provider: str) -> Iterator[str]:
+    """The names of this host that no process has any more, each held while it is looked at.
+
+    A worker that is started anew has another name than the one that died, if that was its
+    predecessor's successor: so each gives up the calls of all that are dead.
+    """
+    for path in sorted((data_dir / "workers").glob(f"{provider}-*.lock")):
+        with path.open("a") as file:
+            if _locked(file):
+                yield f"{path.stem}@{socket.gethostname()}"
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def define_task(app: Celery, runner: Runner) -> Any:
@@ -133,16 +169,9 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     store.register_settings([provider])
     # Answers first: a call that is given up before its answer is handed in fails as unknown.
     orphans.hand_in(store, provider)
-    for reclaimed in store.reclaim_worker(provider, worker):
-        if reclaimed.became in _UNTOUCHED:
-            continue
-        _log.warning(
-            "job %s: lost by an earlier life of %s: %s",
-            reclaimed.job_id,
-            worker,
-            reclaimed.became,
-            extra={"job_id": reclaimed.job_id},
-        )
+    _reclaim(store, provider, worker)
+    for dead in abandoned_names(config.data_dir, provider):
+        _reclaim(store, provider, dead)
     calls.start()
     if config.models_refresh_s:
         source = build_model_source(config, provider, os.environ)
@@ -174,6 +203,20 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
         _log.error("%d wake-ups were still held at the end; the keeper sends them again", len(HELD))
     lock.close()
     return int(celery_worker.exitcode or 0)
+
+
+def _reclaim(store: JobStore, provider: str, worker: str) -> None:
+    """Give up the calls of a dead worker, or of an earlier life of this one."""
+    for reclaimed in store.reclaim_worker(provider, worker):
+        if reclaimed.became in _UNTOUCHED:
+            continue
+        _log.warning(
+            "job %s: lost by an earlier life of %s: %s",
+            reclaimed.job_id,
+            worker,
+            reclaimed.became,
+            extra={"job_id": reclaimed.job_id},
+        )
 
 
 def _arrange_threads(provider: str, permits: int) -> int:

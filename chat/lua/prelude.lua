@@ -147,6 +147,12 @@ end
 
 -- The record of an ended job goes, and is counted as retired.
 local function remove(id, state)
+  local idem = redis.call('HGET', 'job:' .. id, 'idem')
+  if idem then
+    local key = 'idem:' .. string.match(idem, '^%S+')
+    -- The same key may have come again since, if this record was forgotten in between.
+    if string.match(redis.call('GET', key) or '', '^%S+') == id then redis.call('DEL', key) end
+  end
   redis.call('DEL', 'job:' .. id, 'celery-task-meta-' .. id)
   redis.call('ZREM', 'jobs', id)
   redis.call('ZREM', 'terminal', id .. ' ' .. state)

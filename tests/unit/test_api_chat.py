@@ -282,6 +282,7 @@ def test_a_jobs_own_error_is_answered_with_its_id(
     [
         pytest.param(errors.QueueFull("full", retry_after_s=5), 429, id="full"),
         pytest.param(errors.NoWorker("nobody", retry_after_s=5), 503, id="no worker"),
+        pytest.param(errors.Draining("drained", retry_after_s=5), 503, id="drained"),
         pytest.param(errors.QueueUnavailable("gone", retry_after_s=5), 503, id="no Redis"),
     ],
 )

@@ -77,8 +77,11 @@ def test_the_example_is_what_the_contract_promises() -> None:
         ("chatd_wake_ups_republished_total", {}, 2),
         ("chatd_calls_reclaimed_total", {}, 1),
         ("chatd_permits_overrun_total", {}, 0),
+        ("chatd_calls_recalled_total", {}, 3),
+        ("chatd_jobs_recreated_total", {}, 1),
         ("chatd_worker_last_seen_age_seconds", {"provider": "openrouter"}, 1.2),
         ("chatd_permits", {"provider": "openrouter"}, 16),
+        ("chatd_provider_drained", {"provider": "openrouter"}, 0),
         ("chatd_calls_in_flight", {"provider": "openrouter", "lane": "batch"}, 7),
         ("chatd_queue_depth", {"provider": "openrouter", "lane": "interactive"}, 3),
         ("chatd_queue_oldest_age_seconds", {"provider": "openrouter", "lane": "batch"}, 4210.5),
@@ -133,6 +136,19 @@ def test_what_is_not_there_has_no_sample(name: str, labels: dict[str, str]) -> N
 
     assert value(found, name, **labels) is None
     assert any(known == name for known, _ in found)
+
+
+def test_a_drained_provider_is_one_that_is_1() -> None:
+    """The others are 0: a missing series would raise no alarm."""
+    overview = copy.deepcopy(OVERVIEW)
+    overview["providers"][2]["drained_since"] = "2026-11-22T17:32:10.118Z"
+    found = series(exposition(overview))
+    told = {
+        p["name"]: value(found, "chatd_provider_drained", provider=p["name"])
+        for p in overview["providers"]
+    }
+
+    assert told == {"ollama": 0, "openrouter": 0, "opencode": 1}
 
 
 def test_an_open_budget_has_no_cool_down() -> None:

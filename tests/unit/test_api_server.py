@@ -31,11 +31,18 @@ def test_gunicorn_takes_every_setting(bind: str, address: tuple[str, int]) -> No
     assert issubclass(server.cfg.worker_class, GeventWorker)
 
 
-def test_callers_who_wait_get_the_time_of_one_call_to_finish() -> None:
-    """timeout_s and half a minute, not a job's deadline."""
-    options = gunicorn_options(ChatdConfig(timeout_s=99.5, max_timeout_s=86400))
+def test_a_socket_that_is_open_already_takes_the_place_of_the_address() -> None:
+    """That of `chatd up`, which outlives every process of the front end."""
+    server = FrontEndServer(ChatdConfig(), 7)
 
-    assert options["graceful_timeout"] == 130
+    assert server.cfg.address == [7]
+
+
+def test_callers_who_wait_are_answered_before_the_end() -> None:
+    """A few seconds are left to hand them over when drain_s is over."""
+    options = gunicorn_options(ChatdConfig(timeout_s=180, drain_s=7.5))
+
+    assert options["graceful_timeout"] == 13
 
 
 def test_the_application_is_made_after_the_fork() -> None:

@@ -304,7 +304,8 @@ class TestThread:
             runs.round()
         progress = store.get(batch.id)[1]
 
-        assert caplog.text.count("unexpected error") == 1
+        assert caplog.text.count("No space left on device") == 1
+        assert "Traceback" not in caplog.text
         assert unsettled == 2
         assert (progress.status, progress.completed) == (Status.COMPLETED, 2)
         assert len(set(jobs.admissions)) == 2

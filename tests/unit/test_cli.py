@@ -9,7 +9,21 @@ from cli.main import main
 
 KEY = "sk-kimi-0123456789abcdef"
 VARIABLES = ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY")
-COMMANDS = ("api", "ask", "audit", "batch", "check", "keeper", "providers", "top", "up", "worker")
+COMMANDS = (
+    "api",
+    "ask",
+    "audit",
+    "batch",
+    "check",
+    "drain",
+    "keeper",
+    "providers",
+    "restart",
+    "resume",
+    "top",
+    "up",
+    "worker",
+)
 
 
 @pytest.fixture(autouse=True)

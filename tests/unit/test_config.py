@@ -162,7 +162,7 @@ class TestTheShippedFile:
         assert set(tables["chatd"]) == chatd
         assert set(tables["gateway"]) == {"bind", "chatd_url"}
         # What every provider can have is written out once.
-        common = {"learn", "max_interactive", "max_batch"}
+        common = {"workers", "learn", "max_interactive", "max_batch"}
         common |= {"max_interactive_bytes", "max_batch_bytes"}
         assert {name: set(table) for name, table in tables["chatd"]["providers"].items()} == {
             "ollama": {"enabled", "concurrency"},
@@ -260,6 +260,7 @@ class TestValues:
             [chatd]
             bind = "[::1]:4000"
             timeout_s = 2.5
+            drain_s = 0
             max_queued_bytes = "1GiB"
             body_limit = 4096
             allow_local_cloud = true
@@ -274,7 +275,7 @@ class TestValues:
         assert (config.host, config.port) == ("::1", 4000)
         assert config.gateway.bind == "0.0.0.0:3110"
         assert config.gateway.chatd_url == "http://127.0.0.1:4000"
-        assert config.timeout_s == 2.5
+        assert (config.timeout_s, config.drain_s) == (2.5, 0)
         assert config.max_queued_bytes == 2**30
         assert config.body_limit == 4096
         assert config.allow_local_cloud is True
@@ -291,6 +292,7 @@ class TestValues:
             ollama_url = "http://10.0.0.5:11434//"
             [chatd.providers.ollama]
             concurrency = 2
+            workers = 3
             [chatd.providers.opencode]
             enabled = false
             base_url = "http://localhost:9000/zen/"
@@ -300,7 +302,7 @@ class TestValues:
 
         ollama, opencode = config.providers["ollama"], config.providers["opencode"]
         assert config.ollama_url == ollama.base_url == "http://10.0.0.5:11434"
-        assert ollama.concurrency == 2
+        assert (ollama.concurrency, ollama.workers, opencode.workers) == (2, 3, 1)
         assert opencode.enabled is False
         assert opencode.base_url == "http://localhost:9000/zen"
         assert opencode.go_base_url == "http://localhost:9000/go"

@@ -170,6 +170,22 @@ def test_a_defect_of_a_script_is_called_one(caplog):
     assert "cannot be used" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "NOREPLICAS Not enough good replicas to write.",
+    ],
+)
+def test_a_redis_that_takes_no_writes_is_no_defect(text, caplog):
+    """It names the script that it did not run all the same."""
+    fault = redis.ResponseError(f"{text} script: f00, on @user_script:12.")
+    with pytest.raises(QueueUnavailable, match=text.split()[0]), redis_errors():
+        raise fault
+
+    assert caplog.text == ""
+
+
 def test_callers_wait_for_a_connection_instead_of_being_refused():
     """redis-py's usual pool raises at its limit."""
     pool = connect("redis://127.0.0.1:1/0").connection_pool

@@ -91,3 +91,18 @@ def test_the_hub_is_woken_only_when_a_queue_opens_or_shuts(gate):
     gate.learn(2)
 
     assert gate.hub.calls == once
+
+
+def test_a_drained_provider_shuts_every_queue(gate):
+    """Until the store speaks of room again: none for batch is enough to fetch for people."""
+    gate.learn(2)
+    gate.took(PEOPLE)
+    gate.decided(PEOPLE, -1)
+    shut = [gate.is_open(queue) for queue in (PEOPLE, BATCH)]
+    asks = not gate.has_room
+    gate.gave_up(PEOPLE)
+    still = [gate.is_open(queue) for queue in (PEOPLE, BATCH)]
+    gate.learn(0)
+
+    assert (shut, asks, still) == ([False, False], True, [False, False])
+    assert [gate.is_open(queue) for queue in (PEOPLE, BATCH)] == [True, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import fakeredis
 import pytest
@@ -227,3 +228,68 @@ def test_of_two_keepers_one_works(house):
     run(second, clock, 1)
 
     assert (idle, store.record(job.id).state) == ("queued", "expired")
+
+
+def test_the_wake_ups_of_a_drained_provider_are_not_lost(house):
+    """One that went back to the front was overtaken for good; nor are they right after the end."""
+    keeper, store, client, clock = house
+    jobs = [a_job() for _ in range(4)]
+    for job in jobs:
+        store.admit(job)
+    client.rpop("chat.ollama")
+    client.rpop("chat.ollama")
+    store.start(jobs[1].id, worker="w", token="t")
+    store.drain("ollama")
+    went_back = store.start(jobs[0].id, worker="w", token="u")
+    backlog = client.lrange("chat.ollama", 0, -1)
+    run(keeper, clock, 120)
+    drained = client.lrange("chat.ollama", 0, -1)
+    store.resume("ollama")
+    run(keeper, clock, 29)
+    resumed = client.lrange("chat.ollama", 0, -1)
+
+    assert went_back.kind == "back"
+    assert backlog == drained == resumed == [jobs[3].id, jobs[2].id, jobs[0].id]
+    assert "republished" not in store.counters()
+
+
+def test_a_wake_up_that_was_lost_is_sent_again_after_the_end_of_a_drain(house):
+    """It is looked for anew from then on."""
+    keeper, store, client, clock = house
+    store.drain("ollama")
+    store.admit(job := a_job())
+    client.delete("chat.ollama")
+    run(keeper, clock, 60)
+    before = client.llen("chat.ollama")
+    store.resume("ollama")
+    run(keeper, clock, 31)
+
+    assert (before, client.lrange("chat.ollama", 0, -1)) == (0, [job.id])
+
+
+def test_a_keeper_that_is_told_to_stop_leaves_its_place_at_once(house):
+    """The next one would find it taken for five seconds, and bring back no parked job meanwhile."""
+    keeper, store, client, clock = house
+    second = Keeper(store, ["ollama"], clock=lambda: clock[0])
+    stop = threading.Event()
+    stop.set()
+    run(keeper, clock, 1)
+    run(second, clock, 1)
+    second.run(stop)
+    taken = client.get("chatd:keeper")
+    keeper.run(stop)
+
+    assert taken is not None
+    assert client.get("chatd:keeper") is None
+
+
+def test_a_keeper_that_cannot_leave_its_place_ends_all_the_same(house, caplog):
+    """It runs out by itself."""
+    keeper, _, client, clock = house
+    stop = threading.Event()
+    stop.set()
+    run(keeper, clock, 1)
+    client.broken = True
+    keeper.run(stop)
+
+    assert "left to run out" in caplog.text

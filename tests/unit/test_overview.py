@@ -9,6 +9,7 @@ import pytest
 
 from chat.config import ChatdConfig
 from chat.errors import (
+    Draining,
     IdempotencyMismatch,
     NoWorker,
     QueueFull,
@@ -85,7 +86,7 @@ def test_a_provider_that_has_nothing_to_do():
         "parked": 0,
         "starts_per_s": 0,
     }
-    assert seen["budgets"] == []
+    assert (seen["budgets"], seen["drained_since"]) == ([], None)
     totals = seen["totals"]
     assert {value for name, value in totals.items() if name != "upstream_ms"} == {0}
     assert totals["upstream_ms"]["sum"] == 0
@@ -101,6 +102,11 @@ def test_ages_are_counted_by_the_clock_of_redis():
     assert seen["lanes"]["interactive"]["oldest_age_s"] == 4210.5
     assert seen["lanes"]["interactive"]["starts_per_s"] == 1.235
     assert seen["lanes"]["batch"]["oldest_age_s"] == 0
+
+
+def test_a_drained_provider_says_since_when():
+    """By the clock of Redis."""
+    assert ms_of(view(drained=NOON)["drained_since"]) == NOON
 
 
 def test_permits_are_counted_by_lane():
@@ -205,6 +211,12 @@ def test_a_small_queue_has_no_twentieth():
         pytest.param(["mismatch", "job_1"], IdempotencyMismatch, "belongs to job job_1", id="key"),
         pytest.param(["no_worker", ""], NoWorker, "since this Redis was started", id="never-seen"),
         pytest.param(["no_worker", "31"], NoWorker, "seen for 31 s", id="not-seen-lately"),
+        pytest.param(
+            ["drained", str(NOON)],
+            Draining,
+            "ollama is drained since 2026-11-22T12:00:00.000Z: .* `chatd resume ollama`",
+            id="drained",
+        ),
         pytest.param(["full", "memory", "5"], QueueUnavailable, "maxmemory", id="memory"),
         pytest.param(["full", "jobs", "7"], QueueFull, "max_queued = 100000 jobs", id="jobs"),
         pytest.param(["full", "bytes", "7"], QueueFull, "max_queued_bytes = 268435456", id="bytes"),

@@ -29,7 +29,10 @@ README = (ROOT / "README.md").read_text("utf-8")
 SHIPPED = ROOT / "lakehouse.toml"
 
 #: Fields of Redis' ``acct`` that are no states.
-COUNTERS = {"accepted", "retired", "bytes", "republished", "reclaimed", "permits_overrun", "parks"}
+COUNTERS = {
+    *("accepted", "retired", "bytes", "republished", "reclaimed", "permits_overrun", "parks"),
+    *("recalled", "recreated"),
+}
 
 
 #: Fields of log lines, and reasons to wait that are no error codes.

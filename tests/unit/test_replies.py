@@ -7,6 +7,7 @@ import threading
 import fakeredis
 import pytest
 
+from chat import replies as replies_module
 from chat.config import ChatdConfig
 from chat.errors import QueueFull
 from chat.replies import Replies
@@ -116,11 +117,12 @@ def test_a_wake_is_for_one_wait(store, replies):
     job = a_job(reply_to=replies.channel)
     waiter = replies.expect(job.id)
     waiter.wake()
-    woken = waiter.wait(10), waiter.wait(0)
+    woken = waiter.wait(10)
+    waits_again = not waiter._event.is_set()
     store.admit(job)
     run(store, job)
 
-    assert woken == (None, None)
+    assert (woken, waits_again) == (None, True)
     assert waiter.wait(10).response == {"content": "Paris"}
 
 
@@ -198,6 +200,56 @@ def test_a_new_subscription_looks_for_forgotten_jobs(replies, client, monkeypatc
         replies._drain(pubsub, ready)
 
     assert (first, looked.is_set()) == (False, True)
+
+
+def test_an_accepted_job_is_admitted_again(store, replies, client):
+    """Nobody waits for it, but its caller was told that it is accepted."""
+    jobs = [a_job() for _ in range(3)]
+    for job in jobs:
+        store.admit(job)
+        replies.remember(job)
+    run(store, jobs[2])
+    client.zadd("terminal", {f"{jobs[2].id} succeeded": 1})
+    store.retire()
+    client.delete(f"job:{jobs[0].id}")
+    replies._admit_forgotten()
+
+    # The last one is gone since its retention has ended.
+    assert store.states([job.id for job in jobs]) == ["queued", "queued", None]
+
+
+def test_an_accepted_job_that_is_refused_this_time_is_told_of(replies, caplog, monkeypatch):
+    """The log is the only place that is left."""
+
+    def admit(_):
+        message = "the queue is full"
+        raise QueueFull(message)
+
+    monkeypatch.setattr(replies._store, "admit", admit)
+    job = a_job()
+    replies.remember(job)
+    replies._admit_forgotten()
+
+    assert f"job {job.id} was forgotten by Redis and is refused this time" in caplog.text
+
+
+def test_accepted_jobs_are_remembered_for_seconds_and_up_to_a_size(replies, monkeypatch):
+    """By then they are on Redis' disk; and the oldest go first when there are too many."""
+    now = [1000.0]
+    monkeypatch.setattr(replies_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(replies_module, "_REMEMBER_CHARACTERS", 70)
+    old, big, young = a_job(), a_job(), a_job()
+    assert len(old.request.messages[0].content) == 28
+    replies.remember(old)
+    now[0] += 4
+    for job in (big, young):
+        replies.remember(job)
+    first = [recent.job for recent in replies._recent]
+    replies._forget_old(now[0] + 4)
+    still = len(replies._recent)
+    replies._forget_old(now[0] + 6)
+
+    assert (first, still, len(replies._recent), replies._recent_size) == ([big, young], 2, 0, 0)
 
 
 class Scripted:

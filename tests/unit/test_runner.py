@@ -11,11 +11,19 @@ import pytest
 import redis
 
 from chat.config import ChatdConfig
-from chat.errors import JobCancelled, UpstreamAuth, UpstreamTimeout, UpstreamUnavailable
+from chat.errors import (
+    JobCancelled,
+    QueueUnavailable,
+    UpstreamAuth,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from chat.jobs import queue_name
 from chat.registry import Registry
 from chat.store import JobStore
 from chat.types import Billed, ChatResponse, FinishReason, Lane
 from tests.store_suite import a_job, balance
+from tests.waiting import eventually
 from workers.calls import Calls
 from workers.orphans import Orphans
 from workers.runner import Runner
@@ -228,6 +236,77 @@ def test_a_stopping_worker_gives_the_wake_up_back(bench):
     assert bench.store.record(job.id).state == "queued"
 
 
+class LostReply:
+    """``JobStore.start`` whose first answers are lost, while the worker is told to stop."""
+
+    def __init__(self, bench, monkeypatch, *, losses, reached):
+        self.bench = bench
+        self.losses = losses
+        self.reached = reached
+        self.tokens = []
+        self.start = bench.store.start
+        monkeypatch.setattr(bench.store, "start", self)
+
+    def __call__(self, job_id, *, worker, token, may_wait):
+        self.tokens.append(token)
+        self.losses -= 1
+        if self.losses < 0:
+            return self.start(job_id, worker=worker, token=token, may_wait=may_wait)
+        if self.reached:
+            self.start(job_id, worker=worker, token=token, may_wait=may_wait)
+        self.bench.stopping.set()
+        message = "gone"
+        raise QueueUnavailable(message)
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """Nobody sleeps between two tries."""
+    monkeypatch.setattr("workers.runner.time.sleep", lambda _: None)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("losses", [1, 3])
+def test_a_stopping_worker_asks_whether_its_last_start_was_granted(bench, monkeypatch, losses):
+    """It was: the call is made and answered, or the job would be given up as lost in it."""
+    before = len(bench.provider.requests)
+    lost = LostReply(bench, monkeypatch, losses=losses, reached=True)
+    job = a_job()
+    bench.store.admit(job)
+    done = bench.runner.run(job.id)
+    record = bench.store.record(job.id)
+
+    assert (done, record.state, len(record.attempts)) == (True, "succeeded", 1)
+    assert len(bench.provider.requests) == before + 1
+    assert (len(lost.tokens), len(set(lost.tokens))) == (losses + 1, 1)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_stopping_worker_that_never_learns_it_gives_the_wake_up_back(bench, monkeypatch):
+    """After ten seconds; here at once."""
+    monkeypatch.setattr("workers.runner._DOUBT_S", 0.0)
+    lost = LostReply(bench, monkeypatch, losses=100, reached=False)
+    job = a_job()
+    bench.store.admit(job)
+
+    assert bench.runner.run(job.id) is False
+    assert len(lost.tokens) == 1
+    assert bench.store.record(job.id).state == "queued"
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_stopping_worker_does_not_wait_for_a_permit(bench, monkeypatch):
+    """Its last start was no grant, as it turns out: another worker is to have the job."""
+    settings = json.loads(bench.client.hget("settings:ollama", "provider"))
+    bench.client.hset("settings:ollama", "provider", json.dumps({**settings, "permits": 0}))
+    LostReply(bench, monkeypatch, losses=1, reached=True)
+    job = a_job()
+    bench.store.admit(job)
+
+    assert bench.runner.run(job.id) is False
+    assert bench.store.record(job.id).state == "queued"
+
+
 def test_nothing_to_do_is_done(bench):
     """A second wake-up of a finished job is dropped."""
     record = bench.run_one()
@@ -303,3 +382,40 @@ def test_an_answer_redis_does_not_take_is_kept_on_disk(bench, monkeypatch):
     assert (still, other_provider, taken) == ("calling", 0, 1)
     assert bench.store.record(record.id).response["content"] == "Paris"
     assert bench.orphans.hand_in(bench.store, "ollama") == 0
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_a_job_of_a_drained_provider_is_left_to_its_queue(bench, lane):
+    """Its wake-up is done with here and lies in the list again; the gate hears to shut."""
+    queue = queue_name("ollama", lane)
+    bench.store.register_envelopes({queue: "@JOB@"})
+    job = a_job(lane=lane)
+    bench.store.admit(job)
+    bench.client.rpop(queue)
+    bench.store.drain("ollama")
+    asked = len(bench.provider.requests)
+    rooms: list[int | None] = []
+    done = bench.runner.run(job.id, rooms.append)
+
+    assert (done, rooms, len(bench.provider.requests)) == (True, [-1], asked)
+    assert bench.client.lrange(queue, 0, -1) == [job.id]
+    assert bench.store.record(job.id).attempts == ()
+
+
+def test_a_job_that_waits_for_a_permit_goes_back_when_its_provider_is_drained(bench):
+    """No thread is held until the end of it."""
+    bench.store.register_envelopes({"chat.ollama": "@JOB@"})
+    settings = json.loads(bench.client.hget("settings:ollama", "provider"))
+    bench.client.hset("settings:ollama", "provider", json.dumps({**settings, "permits": 0}))
+    job = a_job()
+    bench.store.admit(job)
+    bench.client.rpop("chat.ollama")
+    rooms: list[int | None] = []
+    runner = threading.Thread(target=lambda: bench.runner.run(job.id, rooms.append))
+    runner.start()
+    eventually(lambda: rooms, what="it has been told to wait")
+    bench.store.drain("ollama")
+    runner.join(10)
+
+    assert not runner.is_alive()
+    assert bench.client.lrange("chat.ollama", 0, -1) == [job.id]

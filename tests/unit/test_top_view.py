@@ -82,7 +82,7 @@ class TestLines:
             "batch_parked=49980 in_use=8 concurrency=16 last_seen_s=1.2 calls_per_s=4.5 "
             "interactive_in_use=1 interactive_depth=3 interactive_oldest_age_s=0.4 "
             "interactive_starts_per_s=1.9 batch_in_use=7 batch_depth=0 "
-            "batch_oldest_age_s=4210.5 batch_starts_per_s=0.3"
+            "batch_oldest_age_s=4210.5 batch_starts_per_s=0.3 drained_since=-"
         )
 
     def test_every_budgets_line_has_the_same_keys(self):
@@ -99,7 +99,7 @@ class TestLines:
             "at=2026-11-22T17:40:00Z providers=3 calls_per_s=4.5 calls=140 refused=4 overloaded=1 "
             "cool_downs=3 accepted=50200 queued=23 waiting=49980 calling=9 succeeded=128 failed=9 "
             "cancelled=3 expired=0 retired=48 republished=2 reclaimed=1 permits_overrun=0 "
-            "parks=50010 bytes=20480000"
+            "recalled=3 recreated=1 parks=50010 bytes=20480000"
         )
 
     def test_the_first_poll_knows_no_rate(self):
@@ -214,6 +214,16 @@ class TestView:
 
         assert "seen 45s ago" in drawn(late)
         assert "seen" not in drawn(OVERVIEW)
+
+    def test_a_drained_provider_is_told_before_anything_of_its_workers(self):
+        """They would change nothing; since when it is drained stands in its lines."""
+        drained = copy.deepcopy(OVERVIEW)
+        drained["providers"][2]["drained_since"] = "2026-11-22T17:32:10.118Z"
+        line = fields(lines(drained, None, 0.0, at=AT)[3])
+
+        assert re.search(r"^  drained +batch +0 +20 ", drawn(drained), re.MULTILINE)
+        assert "no worker yet" not in drawn(drained)
+        assert line["drained_since"] == "2026-11-22T17:32:10.118Z"
 
     def test_markup_and_controls_in_a_model_id_are_only_text(self):
         """A pattern such as [ab]* is no colour, and nobody moves the cursor."""

@@ -10,6 +10,7 @@ import sys
 WORKER = """
 import sys
 import celery.apps.worker
+from celery.exceptions import Reject
 from celery.utils.log import get_logger, get_multiprocessing_logger, get_task_logger
 from chat.logs import configure
 from workers.__main__ import quiet_celery
@@ -20,6 +21,15 @@ make_celery("redis://127.0.0.1:1/0").log.setup(loglevel="INFO", redirect_stdouts
 get_logger("celery.worker").warning("of the worker")
 get_task_logger("chatd").warning("of a task")
 get_multiprocessing_logger().error("of a pool")
+try:
+    raise Reject("the worker is stopping", requeue=True)
+except Reject as error:
+    data = {"data": {"traceback": "Traceback of the Reject"}}
+    get_logger("celery.app.trace").warning("given back", exc_info=error, extra=data)
+try:
+    raise ValueError
+except ValueError as error:
+    get_logger("celery.app.trace").warning("broken", exc_info=error)
 celery.apps.worker.safe_say("worker: Warm shutdown (MainProcess)", sys.__stdout__)
 """
 
@@ -32,7 +42,15 @@ def test_every_logger_of_celerys_has_the_form_of_all_others():
     events = [json.loads(line) for line in done.stderr.splitlines()]
 
     assert done.stdout == ""
-    assert [event["message"] for event in events] == ["of the worker", "of a task", "of a pool"]
+    assert "Traceback of the Reject" not in done.stderr
+    assert [(event["level"], event["message"], "exception" in event) for event in events] == [
+        ("warning", "of the worker", False),
+        ("warning", "of a task", False),
+        ("error", "of a pool", False),
+        # What a stopping worker gives back is no error.
+        ("info", "given back", False),
+        ("warning", "broken", True),
+    ]
     assert {event["process"] for event in events} == {"worker kimi"}
 
 

@@ -9,9 +9,16 @@ from contextlib import ExitStack
 import pytest
 
 from chat.errors import ConfigError
-from workers.worker import claim_name
+from workers import worker
+from workers.worker import abandoned_names, claim_name
 
 HOST = socket.gethostname()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """No test waits for a name."""
+    monkeypatch.setattr(worker, "_CLAIM_WAIT_S", 0.0)
 
 
 @pytest.fixture
@@ -74,3 +81,23 @@ def test_the_folder_is_private(claim, tmp_path):
     claim()
 
     assert (tmp_path / "workers").stat().st_mode & 0o777 == 0o700
+
+
+def test_names_whose_process_has_ended_are_abandoned(claim, tmp_path):
+    """Whoever starts next gives up their calls, whatever number it has itself."""
+    _, first = claim()
+    claim()
+    _, third = claim(instance=12)
+    claim("ollama_cloud")[1].close()
+    first.close()
+    third.close()
+
+    assert list(abandoned_names(tmp_path, "ollama")) == [f"ollama-{n}@{HOST}" for n in (1, 12)]
+
+
+def test_a_name_is_nobody_elses_while_its_calls_are_given_up(claim, tmp_path):
+    """Otherwise a worker could begin one under that name in between; it takes the next number."""
+    claim()[1].close()
+    taken = [(name, claim()[0]) for name in abandoned_names(tmp_path, "ollama")]
+
+    assert taken == [(f"ollama-1@{HOST}", f"ollama-2@{HOST}")]
