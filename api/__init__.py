@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from api.frontend import Store
+    from api.stopping import Stopping
     from chat.catalogue import Catalogue
     from chat.registry import Names
     from chat.replies import Replies
@@ -27,12 +28,14 @@ def create_app(
     store: Store | None = None,
     replies: Replies | None = None,
     catalogue: Catalogue | None = None,
+    stopping: Stopping | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Flask:
     """The application for ``config``; nothing is connected before the first request needs it.
 
     What is not given is made: ``names`` from the environment's keys, ``store``, ``replies`` and
-    ``catalogue`` from the configured Redis, once per process. ``clock`` is monotonic, in seconds.
+    ``catalogue`` from the configured Redis, once per process. ``stopping`` is begun by the server
+    when it is told to end. ``clock`` is monotonic, in seconds.
     """
     # A gevent worker of gunicorn replaces the standard library's blocking calls after the fork and
     # before it asks for the application; what is imported here never sees the originals.
@@ -43,5 +46,13 @@ def create_app(
     if names is None:
         names = registered(config, os.environ)
     log_registration(names, logging.getLogger(__name__))
-    front = FrontEnd(config, names, store=store, replies=replies, catalogue=catalogue, clock=clock)
+    front = FrontEnd(
+        config,
+        names,
+        store=store,
+        replies=replies,
+        catalogue=catalogue,
+        stopping=stopping,
+        clock=clock,
+    )
     return build(front)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from gevent import monkey
@@ -12,6 +13,7 @@ monkey.patch_all()
 from api.server import FrontEndServer  # noqa: E402
 from chat.config import load_config  # noqa: E402
 from chat.errors import ConfigError  # noqa: E402
+from chat.handover import listening_socket  # noqa: E402
 from chat.logs import configure  # noqa: E402
 
 
@@ -23,7 +25,7 @@ def main() -> int:
         sys.stderr.write(f"chatd api: {error}\n")
         return 1
     configure("api", config.log_level, config.log_format)
-    FrontEndServer(config).run()
+    FrontEndServer(config, listening_socket(os.environ)).run()
     return 0
 
 

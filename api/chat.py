@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -24,16 +25,19 @@ __all__ = ["answer_job", "blueprint"]
 blueprint = Blueprint("chat", __name__)
 
 _Format = Callable[[str, JSON], JSON]
+_HandOver = Callable[[FrontEnd, str], Response]
 
 #: Seconds a caller waits beyond the deadline, so that the job's own end is what decides.
 _GRACE_S = 1.0
+#: Seconds after which a caller who is handed a job's id is to ask for its end.
+_COME_BACK_S = 1
 
 
 @blueprint.post("/v1/chat")
 def chat() -> Response:
     """Admit the job and wait for its end, as long as the caller prefers."""
     front = front_end()
-    return answer_job(front, read_job(front, Lane.INTERACTIVE), _in_our_format)
+    return answer_job(front, read_job(front, Lane.INTERACTIVE), _in_our_format, _handed_over)
 
 
 @blueprint.get("/v1/chat/providers")
@@ -44,14 +48,21 @@ def providers() -> Response:
     return json_response({"default": front.names.default, **overview})
 
 
-def answer_job(front: FrontEnd, job: NewJob, formatted: _Format) -> Response:
+def answer_job(
+    front: FrontEnd, job: NewJob, formatted: _Format, handed_over: _HandOver
+) -> Response:
     """Admit ``job`` and answer as the caller prefers: with its end, or with 202 before that.
 
-    ``formatted`` makes the body of a job's id and its answer. The job's own error is raised.
+    ``formatted`` makes the body of a job's id and its answer. ``handed_over`` answers a caller who
+    waited for the end, of a job that goes on while this front end stops. The job's own error is
+    raised.
     """
     preference = Preference.from_headers(request.headers)
     if preference.wait_s is None:
-        return _answer(front, _until_the_end(front, job), formatted)
+        ended = _until_the_end(front, job)
+        if isinstance(ended, str):
+            return handed_over(front, ended)
+        return _answer(front, ended, formatted)
     outcome = _for_a_while(front, job, preference.wait_s)
     if isinstance(outcome, str):
         return accepted(front, outcome, preference.applied)
@@ -65,43 +76,65 @@ def _in_our_format(job_id: str, answer: JSON) -> JSON:
     return {"id": job_id, **answer}
 
 
+def _handed_over(front: FrontEnd, job_id: str) -> Response:
+    """202 as for a caller who did not want to wait; the next front end knows the job as well."""
+    response = accepted(front, job_id)
+    response.headers["Retry-After"] = str(_COME_BACK_S)
+    return response
+
+
 def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | str:
     """Wait up to ``seconds``, then leave the job to itself; it is kept as long as any job.
 
     Returns its end, or its id while it has none or nobody wanted to wait.
     """
-    admitted = front.connections().store.admit(job)
+    connections = front.connections()
+    admitted = connections.store.admit(job)
+    if not admitted.joined:
+        connections.replies.remember(job)
     outcome = admitted.outcome
     if outcome is None and seconds > 0:
         most = job.timeout_ms / 1000 + _GRACE_S
         with naming(admitted.job_id):
-            outcome = watch_outcome(front, admitted.job_id, min(seconds, most))
+            outcome = watch_outcome(
+                front,
+                admitted.job_id,
+                min(seconds, most),
+                again=lambda waiter: _again(front, job, waiter),
+            )
     return admitted.job_id if outcome is None or seconds == 0 else outcome
 
 
-def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome:
+def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome | str:
     """Wait until the job is over; give up a second after its deadline.
 
-    Raises ``JobCancelled`` when the caller hung up, ``DeadlineExceeded`` when a call is still out.
+    Returns its end, or its id when the front end stops and has waited ``drain_s`` for that. Raises
+    ``JobCancelled`` when the caller hung up, ``DeadlineExceeded`` when a call is still out.
     """
     connections = front.connections()
     store, replies = connections.store, connections.replies
     seconds = job.timeout_ms / 1000
     with replies.expect(job.id) as waiter:
-        admitted = store.admit(replace(job, reply_to=replies.channel, waits=True))
+        job = replace(job, reply_to=replies.channel, waits=True)
+        admitted = store.admit(job)
         if admitted.outcome is not None:
             return admitted.outcome
         if admitted.joined:
             replies.rename(waiter, admitted.job_id)
+        waiter.again = _again(front, job, waiter)
         # Whoever sent a key means to come back with it: hanging up then cancels nothing.
         with _watched(front, waiter, cancels=job.idempotency_key is None) as watch:
-            outcome = await_outcome(front, waiter, seconds + _GRACE_S, watch)
+            outcome = await_outcome(
+                front, waiter, seconds + _GRACE_S, watch, patience_s=front.config.drain_s
+            )
     if outcome is not None:
         return outcome
     if watch is not None and watch.gone:
         with naming(admitted.job_id):
             store.cancel(admitted.job_id)
         raise JobCancelled("the caller hung up before the answer", job_id=admitted.job_id)
+    if front.clock() >= front.stopping.until(front.config.drain_s):
+        return admitted.job_id
     with naming(admitted.job_id):
         outcome = store.expire(admitted.job_id)
     if outcome is None:
@@ -112,6 +145,23 @@ def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome:
             provider=job.provider,
         )
     return outcome
+
+
+def _again(front: FrontEnd, job: NewJob, waiter: Waiter) -> Callable[[], None]:
+    """Admits the job of ``waiter`` once more, for the time that is left: Redis has forgotten it."""
+    connections = front.connections()
+    until = front.clock() + job.timeout_ms / 1000
+
+    def again() -> None:
+        left_ms = max(1, math.ceil((until - front.clock()) * 1000))
+        admitted = connections.store.admit(
+            replace(job, id=waiter.job_id, timeout_ms=left_ms, waits=False)
+        )
+        if admitted.job_id != waiter.job_id:
+            # The same key has come again since, and has a job of its own.
+            connections.replies.rename(waiter, admitted.job_id)
+
+    return again
 
 
 def _watched(

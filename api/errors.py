@@ -15,7 +15,7 @@ from werkzeug.exceptions import (
 
 from api.output import json_response
 from chat import errors
-from chat.errors import ChatError, InvalidRequest, QueueUnavailable, TooLarge
+from chat.errors import ChatError, Draining, InvalidRequest, QueueUnavailable, TooLarge
 from chat.formats.errors import STATUS, error_body
 from chat.formats.strict_json import shown
 from chat.types import JSON, Billed
@@ -68,10 +68,12 @@ def chat_error(error: ChatError, told: tuple[int, JSON] | None = None) -> Respon
 def _may_be_repeated(error: ChatError) -> bool:
     """Whether the same request may succeed and cannot be billed twice.
 
-    When Redis goes away after it was given a job, nobody knows whether it has it.
+    When Redis goes away after it was given a job, nobody knows whether it has it; when the front
+    end stops, the job goes on. Then only the same Idempotency-Key leads to the same job.
     """
-    perhaps_queued = isinstance(error, QueueUnavailable) and error.job_id is not None
-    return error.retryable and error.billed is Billed.NO and not perhaps_queued
+    if isinstance(error, (QueueUnavailable, Draining)) and error.job_id is not None:
+        return "Idempotency-Key" in request.headers
+    return error.retryable and error.billed is Billed.NO
 
 
 def _http_exception(error: HTTPException) -> Response | HTTPException:

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from flask import current_app
 
 from api.hangup import HangupMonitor
+from api.stopping import Stopping
 from chat.batches.folder import BatchStore
 from chat.catalogue import Catalogue
 from chat.connection import connect, redis_url
@@ -87,7 +88,8 @@ class FrontEnd:
     """Everything behind the views.
 
     Connections are made on first use and once per process: a Redis connection that two processes
-    share after a fork would give each the other's answers. ``clock`` is monotonic, in seconds.
+    share after a fork would give each the other's answers. ``stopping`` is what wakes those who
+    wait when the process is told to end. ``clock`` is monotonic, in seconds.
     """
 
     def __init__(
@@ -98,11 +100,13 @@ class FrontEnd:
         store: Store | None = None,
         replies: Replies | None = None,
         catalogue: Catalogue | None = None,
+        stopping: Stopping | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.names = names
         self.clock = clock
+        self.stopping = stopping or Stopping(clock)
         self.files = FileStore(config.data_dir / "files")
         self.batches = BatchStore(config.data_dir / "batches")
         self._store = store

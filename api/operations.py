@@ -72,7 +72,8 @@ _MODEL: JSON = {
 _WAIT: JSON = {
     "name": "wait",
     "in": "query",
-    "description": "long poll: answer once the job is over, or after so many seconds",
+    "description": "long poll: answer once the job is over, or after so many seconds, or when the "
+    "front end is told to stop",
     "schema": {"type": "number", "minimum": 0, "maximum": 300, "default": 0},
 }
 _FILTERS: tuple[JSON, ...] = (
@@ -220,7 +221,11 @@ OPERATIONS = (
         parameters=(_PREFER, _IDEMPOTENCY_KEY),
         answers={
             200: Success("the answer", Answer, {**_TIMING, **_APPLIED}),
-            202: Success("the job goes on by itself", Record, {**_LOCATION, **_APPLIED}),
+            202: Success(
+                "the job goes on by itself; with Retry-After, since the front end is stopping",
+                Record,
+                {**_LOCATION, **_APPLIED, **RETRY_AFTER},
+            ),
         },
         errors=_ANY,
     ),

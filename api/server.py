@@ -14,23 +14,28 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from api import create_app
+from api.stopping import Stopping
+from chat.handover import say_ready
 from chat.settings import ChatdConfig
 
 __all__ = ["FrontEndServer", "gunicorn_options"]
 
 _log = logging.getLogger(__name__)
 
-#: Seconds that waiting callers get after SIGTERM, beyond the longest upstream call.
-_GRACE_S = 30
+#: Seconds beyond ``drain_s`` that the front end has to answer those who have waited so long.
+_GRACE_S = 5
 #: gunicorn touches a file as a sign of life; in memory, a slow disk cannot look like a hang.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes an anonymous file there
 
 
-def gunicorn_options(config: ChatdConfig) -> dict[str, Any]:
-    """Settings of gunicorn for ``config``, by their names in its documentation."""
+def gunicorn_options(config: ChatdConfig, listen_fd: int | None = None) -> dict[str, Any]:
+    """Settings of gunicorn for ``config``, by their names in its documentation.
+
+    ``listen_fd`` is a socket that is open already, instead of the address of the configuration.
+    """
     host = f"[{config.host}]" if ":" in config.host else config.host
     return {
-        "bind": f"{host}:{config.port}",
+        "bind": f"{host}:{config.port}" if listen_fd is None else f"fd://{listen_fd}",
         "proc_name": "chatd api",
         # A waiting request costs a greenlet. The application is made after the fork, in the worker.
         "worker_class": "api.drain.DrainingWorker",
@@ -39,7 +44,7 @@ def gunicorn_options(config: ChatdConfig) -> dict[str, Any]:
         "preload_app": False,
         # Not the length of a request: how long a worker may show no sign of life.
         "timeout": 60,
-        "graceful_timeout": math.ceil(config.timeout_s) + _GRACE_S,
+        "graceful_timeout": math.ceil(config.drain_s) + _GRACE_S,
         "keepalive": 75,
         "limit_request_line": 4094,
         "limit_request_fields": 64,
@@ -52,6 +57,8 @@ def gunicorn_options(config: ChatdConfig) -> dict[str, Any]:
         "loglevel": config.log_level,
         # Two front ends of one user would fight for its one path, and nothing here uses it.
         "control_socket_disable": True,
+        # In each process of the front end, when it begins to accept. The first one is enough.
+        "post_worker_init": lambda _: say_ready(),
     }
 
 
@@ -66,22 +73,28 @@ class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 class FrontEndServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """The front end as a gunicorn application; ``run`` returns when the server has stopped."""
+    """The front end as a gunicorn application; ``run`` returns when the server has stopped.
 
-    def __init__(self, config: ChatdConfig) -> None:
+    It accepts on the socket ``listen_fd`` if there is one. ``stopping`` is begun by each worker for
+    itself, after the fork.
+    """
+
+    def __init__(self, config: ChatdConfig, listen_fd: int | None = None) -> None:
         self._config = config
+        self._listen_fd = listen_fd
+        self.stopping = Stopping()
         super().__init__()
 
     def load_config(self) -> None:
         """Called by gunicorn in the master."""
-        for name, value in gunicorn_options(self._config).items():
+        for name, value in gunicorn_options(self._config, self._listen_fd).items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
         """Called by gunicorn in each worker, after the fork."""
         # gevent would write the traceback of a greenlet to standard error by itself.
         gevent.get_hub().print_exception = _greenlet_failed
-        return create_app(self._config)
+        return create_app(self._config, stopping=self.stopping)
 
 
 def _greenlet_failed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from api.frontend import FrontEnd
 from api.hangup import Watch
 from chat.jobs import Outcome
@@ -11,21 +13,39 @@ __all__ = ["await_outcome", "watch_outcome"]
 
 
 def await_outcome(
-    front: FrontEnd, waiter: Waiter, seconds: float, watch: Watch | None = None
+    front: FrontEnd,
+    waiter: Waiter,
+    seconds: float,
+    watch: Watch | None = None,
+    *,
+    patience_s: float,
 ) -> Outcome | None:
-    """The job's end; ``None`` after ``seconds``, or as soon as the caller of ``watch`` is gone."""
+    """The job's end; ``None`` after ``seconds``, or as soon as the caller of ``watch`` is gone.
+
+    ``None`` as well when the front end was told to stop and ``patience_s`` seconds are over since.
+    """
     until = front.clock() + seconds
-    while (remaining := until - front.clock()) > 0:
-        outcome = waiter.wait(remaining)
-        if outcome is not None or (watch is not None and watch.gone):
-            return outcome
+    with front.stopping.waking(waiter.wake):
+        while (left := min(until, front.stopping.until(patience_s)) - front.clock()) > 0:
+            outcome = waiter.wait(left)
+            if outcome is not None or (watch is not None and watch.gone):
+                return outcome
     return waiter.outcome
 
 
-def watch_outcome(front: FrontEnd, job_id: str, seconds: float) -> Outcome | None:
+def watch_outcome(
+    front: FrontEnd,
+    job_id: str,
+    seconds: float,
+    *,
+    patience_s: float = 0.0,
+    again: Callable[[Waiter], Callable[[], None]] | None = None,
+) -> Outcome | None:
     """The end of a job that was admitted earlier, waiting up to ``seconds`` for it.
 
-    Raises ``JobNotFound``.
+    A caller who did not count on the job's end does not hold up the stop of a front end either,
+    unless ``patience_s`` says so. ``again`` makes what ``Waiter.again`` is to be. Raises
+    ``JobNotFound``.
     """
     connections = front.connections()
     store, replies = connections.store, connections.replies
@@ -33,7 +53,8 @@ def watch_outcome(front: FrontEnd, job_id: str, seconds: float) -> Outcome | Non
         channel = replies.channel
         outcome = store.watch(job_id, channel)
         if outcome is None:
-            outcome = await_outcome(front, waiter, seconds)
+            waiter.again = again and again(waiter)
+            outcome = await_outcome(front, waiter, seconds, patience_s=patience_s)
             if outcome is None:
                 store.unwatch(job_id, channel)
     return outcome

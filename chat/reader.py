@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "Reader", "no_record"]
 
+#: How many jobs one round trip asks about at the most.
+_AT_ONCE = 500
+
 #: What ``acct`` counts; a name that Redis has not counted yet stands for 0.
 _COUNTERS = (
     "accepted",
@@ -80,14 +83,19 @@ class Reader(Scripts):
 
     def forgotten(self, job_ids: Sequence[str]) -> list[str]:
         """Of these jobs, those of which Redis has no record although nobody removed it lately."""
-        with redis_errors():
-            pipeline = self.redis.pipeline(transaction=True)
-            for job_id in job_ids:
-                pipeline.exists(f"job:{job_id}")
-                pipeline.zscore("removed", job_id)
-            found = iter(pipeline.execute())
-        pairs = zip(job_ids, found, found, strict=True)
-        return [job_id for job_id, there, removed in pairs if not there and removed is None]
+        gone = []
+        for begin in range(0, len(job_ids), _AT_ONCE):
+            some = job_ids[begin : begin + _AT_ONCE]
+            with redis_errors():
+                pipeline = self.redis.pipeline(transaction=True)
+                for job_id in some:
+                    pipeline.exists(f"job:{job_id}")
+                    pipeline.zscore("removed", job_id)
+                found = iter(pipeline.execute())
+            for job_id, there, removed in zip(some, found, found, strict=True):
+                if not there and removed is None:
+                    gone.append(job_id)
+        return gone
 
     def listed(
         self,

@@ -1,4 +1,4 @@
-"""Commands that ask Redis itself, and what they end with when it cannot be asked."""
+"""Commands that ask Redis or `chatd up` itself, and what they end with when neither answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Away", "away_is_3"]
 
 
 class Away(click.ClickException):
-    """Redis cannot be used, or the configuration, so that nothing is known."""
+    """What is asked is not there, or the configuration cannot be used: nothing is known."""
 
     exit_code = 3
 

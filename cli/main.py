@@ -16,6 +16,8 @@ from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
 from cli.audit import audit
 from cli.batch import batch
+from cli.drain import drain, resume
+from cli.restart import restart
 
 # Redis and HTTP are imported where they are used: a process that becomes the front end has to
 # replace blocking sockets before anything holds on to them.
@@ -51,6 +53,9 @@ def main(config_file: Path | None) -> None:
 
 main.add_command(audit)
 main.add_command(batch)
+main.add_command(drain)
+main.add_command(restart)
+main.add_command(resume)
 
 
 @main.command()
@@ -113,9 +118,11 @@ def check() -> None:
 
 
 def _ping(config: ChatdConfig) -> None:
-    from chat.connection import await_redis, connect, redis_url
+    from chat.connection import await_redis, check_durability, connect, redis_url
 
-    await_redis(connect(redis_url(config), timeout_s=2, retries=0), timeout_s=0)
+    client = connect(redis_url(config), timeout_s=2, retries=0)
+    await_redis(client, timeout_s=0)
+    check_durability(client, config.durability)
 
 
 @main.command()

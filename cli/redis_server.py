@@ -101,7 +101,8 @@ def prepare(config: ChatdConfig) -> RedisServer:
 
     It listens on 127.0.0.1 behind a random password. Address and password survive restarts, so
     that processes which are still running find it again. Every write goes to an append-only file
-    that is synced as ``durability`` says; nothing is evicted. Its log is ``redis.log`` beside its data.
+    that is synced as ``durability`` says; nothing is evicted. Its log is ``redis.log`` beside its
+    data.
 
     Raises ``ConfigError`` when there is no server to start, or one has this folder already.
     """

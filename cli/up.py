@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -13,16 +14,24 @@ from typing import TYPE_CHECKING
 import redis
 import requests
 
+from chat.config import load_config
 from chat.connection import await_redis, connect
 from chat.errors import ConfigError, QueueUnavailable
+from chat.handover import LISTEN_FD
+from chat.logs import configure
 from chat.registry import registered
+from cli.child import Part
+from cli.instance import Instance
 from cli.redis_server import prepare
+from cli.rolling import Restarter
 from cli.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chat.config import ChatdConfig
 
-__all__ = ["up"]
+__all__ = ["check_fixed", "parts_of", "up"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,57 +39,151 @@ _log = logging.getLogger(__name__)
 _READY_S = 60.0
 #: Seconds Redis may take to start before `up` says what it waits for.
 _QUIET_S = 2.0
-#: Seconds beyond the longest call that each part gets to end: a little more than the front end's
-#: own limit, so that it is not killed while it gives up.
+#: Seconds beyond the longest call that a worker gets to end, as well as keeper and Redis.
 _GRACE_S = 35
+#: Seconds beyond ``drain_s`` that the front end gets: a little more than its own limit, so that it
+#: is not killed while it gives up.
+_API_GRACE_S = 10
+#: Seconds for the front end of a killed `chatd up` to close the port.
+_BIND_WAIT_S = 3.0
+_REDIS = "redis"
+#: What those who run already have from their start: the place where all of them meet.
+_FIXED = ("bind", "data_dir", "redis_url", "durability")
 
 
 def up(config: ChatdConfig) -> int:
-    """Run chatd until SIGINT or SIGTERM; returns the exit code."""
+    """Run chatd until SIGINT or SIGTERM; returns the exit code. SIGHUP restarts its parts."""
     environ = dict(os.environ)
     if config.source is not None:
         environ["LAKEHOUSE_CONFIG"] = str(config.source)
-    names = registered(config, environ).names
-    if not names:
-        raise ConfigError(
-            "no provider is registered, so nothing could be answered; `chatd check` says why"
-        )
-    _check_bind(config)
-    supervisor = Supervisor(grace_s=config.timeout_s + _GRACE_S, environ=environ)
+    names = _registered(config, environ)
+    instance = Instance(config.data_dir)
+    try:
+        with _bound(config) as listener:
+            return _supervise(config, environ, names, instance, listener)
+    finally:
+        instance.close()
+
+
+def _supervise(
+    config: ChatdConfig,
+    environ: dict[str, str],
+    names: Sequence[str],
+    instance: Instance,
+    listener: socket.socket,
+) -> int:
+    supervisor = Supervisor(environ=environ)
     supervisor.follow_signals()
+
+    def plan() -> tuple[list[Part], list[str]]:
+        fresh = load_config(environ=environ)
+        check_fixed(config, fresh)
+        parts = parts_of(fresh, _registered(fresh, environ), listener)
+        configure("up", fresh.log_level, fresh.log_format)
+        kept = {_REDIS, *(part.name for part in parts)}
+        return parts, [p.name for p in supervisor.parts() if not {p.kind, p.name} & kept]
+
+    restarter = Restarter(supervisor, instance, plan)
+    readiness = _Readiness(config.bind)
+
+    def turn() -> bool:
+        restarter.turn()
+        readiness.look()
+        return False
+
     try:
         url = config.redis_url
         if not url:
             server = prepare(config)
             url = server.url
-            supervisor.add(f"redis ({server.name})", server.command, (server.lock.fileno(),))
-        if not _redis_came(supervisor, connect(url, timeout_s=1, retries=0)):
-            return 0
-        chatd = _command()
-        supervisor.add("keeper", [*chatd, "keeper"])
-        for provider in names:
-            supervisor.add(f"worker {provider}", [*chatd, "worker", provider])
-        supervisor.add("api", [*chatd, "api"])
-        began = time.monotonic()
-        late = False
-
-        def ready() -> bool:
-            nonlocal late
-            if not late and time.monotonic() - began > _READY_S:
-                late = True
-                _log.warning(
-                    "not ready after %.0f s; look at the lines above and at http://%s/ready",
-                    _READY_S,
-                    config.bind,
+            supervisor.add(
+                Part(
+                    name=f"redis ({server.name})",
+                    kind=_REDIS,
+                    command=server.command,
+                    descriptors=(server.lock.fileno(),),
+                    grace_s=config.timeout_s + _GRACE_S,
                 )
-            return _ready(config.bind)
-
-        if supervisor.watch(ready):
-            _log.info("chatd is ready on http://%s", config.bind)
-            supervisor.watch(lambda: False)
+            )
+        if _redis_came(supervisor, connect(url, timeout_s=1, retries=0)):
+            for part in parts_of(config, names, listener):
+                supervisor.add(part)
+            supervisor.watch(turn)
     finally:
+        # From now on nobody is let in who would only wait for the end.
+        listener.close()
         supervisor.stop()
     return 0
+
+
+def _registered(config: ChatdConfig, environ: dict[str, str]) -> Sequence[str]:
+    names = registered(config, environ).names
+    if not names:
+        raise ConfigError(
+            "no provider is registered, so nothing could be answered; `chatd check` says why"
+        )
+    return names
+
+
+def parts_of(config: ChatdConfig, names: Sequence[str], listener: socket.socket) -> list[Part]:
+    """Keeper, workers and front end, in the order in which they start."""
+    chatd = _command()
+    grace_s = config.timeout_s + _GRACE_S
+    parts = [Part(name="keeper", kind="keeper", command=[*chatd, "keeper"], grace_s=grace_s)]
+    parts += [
+        Part(
+            name=f"worker {provider}" + (f" {number}" if number > 1 else ""),
+            kind="worker",
+            command=[*chatd, "worker", provider],
+            grace_s=grace_s,
+        )
+        for provider in names
+        for number in range(1, config.providers[provider].workers + 1)
+    ]
+    parts.append(
+        Part(
+            name="api",
+            kind="api",
+            command=[*chatd, "api"],
+            grace_s=config.drain_s + _API_GRACE_S,
+            descriptors=(listener.fileno(),),
+            environ={LISTEN_FD: str(listener.fileno())},
+        )
+    )
+    return parts
+
+
+def check_fixed(config: ChatdConfig, fresh: ChatdConfig) -> None:
+    """Raises ``ConfigError`` for a change that needs an end of everything."""
+    for key in _FIXED:
+        if getattr(config, key) != getattr(fresh, key):
+            raise ConfigError(
+                f"{fresh.source or 'configuration'}: [chatd] {key} was changed, which a restart "
+                "cannot do; stop `chatd up` and start it again, or change it back"
+            )
+
+
+class _Readiness:
+    """Says once when everything is ready, or that it is late."""
+
+    def __init__(self, bind: str) -> None:
+        self._bind = bind
+        self._began = time.monotonic()
+        self._ready = self._late = False
+
+    def look(self) -> None:
+        if self._ready:
+            return
+        self._ready = _ready(self._bind)
+        if self._ready:
+            _log.info("chatd is ready on http://%s", self._bind)
+        elif not self._late and time.monotonic() - self._began > _READY_S:
+            self._late = True
+            _log.warning(
+                "not ready after %.0f s; look at the lines above and at http://%s/ready",
+                _READY_S,
+                self._bind,
+            )
 
 
 def _redis_came(supervisor: Supervisor, client: redis.Redis) -> bool:
@@ -108,20 +211,31 @@ def _trouble(client: redis.Redis) -> str:
     return ""
 
 
-def _check_bind(config: ChatdConfig) -> None:
-    """Raises ``ConfigError`` when somebody else listens where the front end should."""
+def _bound(config: ChatdConfig) -> socket.socket:
+    """The socket of the front end, whose first process begins to listen on it.
+
+    It belongs to no single process of the front end: while that is restarted, callers wait in the
+    kernel. Raises ``ConfigError`` when somebody else listens there.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(
         config.host, config.port, type=socket.SOCK_STREAM
     )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    until = time.monotonic() + _BIND_WAIT_S
+    while True:
         try:
-            probe.bind(address)
+            listener.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                time.sleep(0.1)
+                continue
+            listener.close()
             raise ConfigError(
                 f"{config.bind} cannot be listened on ({error.strerror}); stop what is there, or "
                 "set [chatd] bind to another port"
             ) from error
+        return listener
 
 
 def _ready(bind: str) -> bool:

@@ -30,8 +30,9 @@ class StoreRecall(StoreBase):
                 client.zadd(key, dict(value))
             else:
                 client.rpush(key, *value)
+        client.delete("chatd:run")
 
-    def reassert(self, store, grant: Grant) -> str:
+    def reassert(self, store, grant):
         return store.reassert(grant, worker=WORKER, provider="ollama")
 
     def ledger(self, store, job) -> list[tuple[int, str | None, str | None]]:
@@ -254,7 +255,12 @@ class StoreRecall(StoreBase):
 
     # -- restarts
 
-    def beat(self, store, worker=WORKER, life=None) -> list[tuple[str, str, str]] | None:
+    def new_life(self, client) -> None:
+        """The server is started anew."""
+        client.script_flush()
+        client.delete("chatd:run")
+
+    def beat(self, store, worker=WORKER, life=None):
         return store.heartbeat(worker, "ollama", [], life=life)
 
     def age_restart(self, client, seconds: float) -> None:
@@ -266,11 +272,11 @@ class StoreRecall(StoreBase):
         same = store.life()
         self.age_restart(client, 60)
         aged = store.life()
-        client.script_flush()
+        self.new_life(client)
         store.admit(a_job())  # Whoever comes first notes it.
         after_restart = store.life()
         client.flushdb()
-        client.script_flush()
+        self.new_life(client)
 
         assert first == same
         assert int(aged) < int(after_restart) <= int(store.life())
@@ -281,7 +287,7 @@ class StoreRecall(StoreBase):
         life = store.life()
         assert self.beat(store, life=life) == []
         seen = client.zscore("workers:ollama", WORKER)
-        client.script_flush()
+        self.new_life(client)
 
         assert self.beat(store, life=life) is None
         assert client.zscore("workers:ollama", WORKER) == seen
@@ -293,7 +299,7 @@ class StoreRecall(StoreBase):
         for worker in (WORKER, "ollama-2@here"):
             self.beat(store, worker)
         client.zadd("workers:ollama", dict.fromkeys([WORKER, "ollama-2@here"], 1))
-        client.script_flush()
+        self.new_life(client)
         job, batch = self.admitted(store), self.admitted(store, lane=Lane.BATCH)
 
         nobody = [self.refused(store, one.id) for one in (job, batch)]
@@ -306,7 +312,7 @@ class StoreRecall(StoreBase):
     def test_a_worker_that_never_comes_back_is_waited_for_three_seconds(self, store, client):
         """It died along with Redis."""
         client.zadd("workers:ollama", {"ollama-9@elsewhere": 1})
-        client.script_flush()
+        self.new_life(client)
         job = self.admitted(store)
         held = store.start(job.id, worker=WORKER, token="t1")
         self.age_restart(client, 3)
@@ -328,7 +334,7 @@ class StoreRecall(StoreBase):
         job = self.admitted(store)
         grant = self.start(store, job.id)
         client.zadd("workers:ollama", {"ollama-2@here": 1})
-        client.script_flush()
+        self.new_life(client)
 
         assert self.start(store, job.id).attempt == grant.attempt
 
@@ -336,7 +342,7 @@ class StoreRecall(StoreBase):
         """It is in a worker's hand, as with any wait."""
         (job,) = self.batch(store, 1)
         client.zadd("workers:ollama", {"ollama-2@here": 1})
-        client.script_flush()
+        self.new_life(client)
 
         assert self.held(store, job) == ("wait", "restart")
         seq, mark, empty = store.marks(BATCH)

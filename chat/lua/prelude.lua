@@ -28,6 +28,7 @@
 --   celery-task-meta-<id>    string the answer, as Celery's result backend has it
 --   chatd:memory             string there while Redis is nearly full
 --   chatd:restarted          string Redis time (ms) at which it was last found to have been started
+--   chatd:run                string run_id of the server of which that was said
 --   removed                  zset   job -> when its record was removed (ms), for a minute
 
 local TERMINAL = {succeeded = true, failed = true, cancelled = true, expired = true}

@@ -8,6 +8,7 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,12 @@ def refuses(stack):
     return False
 
 
+def somebody_watches(stack):
+    """Whether a front end is to be told the end of a job."""
+    client = stack.redis.client
+    return any(client.hexists(key, "watch") for key in client.keys("job:*"))
+
+
 def test_connections_on_which_nothing_happens_are_closed(stack):
     """Clients keep them for their next request, for over a minute; a restart does not wait."""
     with ExitStack() as kept:
@@ -83,7 +90,25 @@ def test_callers_who_wait_get_their_answers(stack, upstream):
 
     assert alive
     assert [answer.json()["content"] for answer in answers] == [f"echo: call {n}" for n in range(8)]
+    assert {answer.headers["Connection"] for answer in answers} == {"close"}
     assert code == 0
+
+
+def test_a_request_on_a_connection_that_was_kept_is_served(stack):
+    """For a moment: its client could not know, and is told by the answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)) as connection:
+        connection.request("GET", "/health")
+        before = connection.getresponse()
+        before.read()
+        stack.api.send(signal.SIGTERM)
+        eventually(lambda: refuses(stack), what="the port is closed")
+        connection.request("GET", "/health")
+        after = connection.getresponse()
+        after.read()
+
+    assert (before.status, before.getheader("Connection")) == (200, "keep-alive")
+    assert (after.status, after.getheader("Connection")) == (200, "close")
+    assert stack.api.wait(30) == 0
 
 
 def test_a_request_that_is_half_there_is_still_served(stack):
@@ -106,19 +131,27 @@ def test_a_request_that_is_half_there_is_still_served(stack):
     assert stack.api.wait(30) == 0
 
 
-def test_a_long_poll_is_answered_too(stack, upstream):
-    """Whoever waits for a record gets it, here at the job's end."""
+@pytest.mark.parametrize(
+    ("method", "wait", "status"),
+    [("GET", {}, 200), ("POST", {"Prefer": "wait=60"}, 202)],
+    ids=["long poll", "Prefer: wait"],
+)
+def test_who_does_not_count_on_the_end_is_answered_at_once(stack, upstream, method, wait, status):
+    """The job goes on, and is asked for again elsewhere."""
     upstream.hold()
-    job_id = stack.submit("polled")
-    eventually(lambda: upstream.in_flight == 1)
+    body: Any = {"model": "echo", "messages": [{"role": "user", "content": "polled"}]}
+    url = f"{stack.url}/v1/chat"
+    if method == "GET":
+        url, body = f"{stack.url}/v1/jobs/{stack.submit('polled')}?wait=60", None
     with ThreadPoolExecutor(1) as pool:
-        poll = pool.submit(stack.http.get, f"{stack.url}/v1/jobs/{job_id}?wait=60", timeout=90)
-        watched = f"job:{job_id}"
-        eventually(lambda: stack.redis.client.hexists(watched, "watch"), what="somebody watches")
+        call = pool.submit(stack.http.request, method, url, json=body, headers=wait, timeout=90)
+        eventually(lambda: upstream.in_flight == 1)
+        eventually(lambda: somebody_watches(stack), what="somebody watches")
         stack.api.send(signal.SIGTERM)
-        eventually(lambda: refuses(stack), what="the port is closed")
-        upstream.release()
-        record = poll.result().json()
+        answer = call.result(30)
+    ended = stack.api.wait(30)
+    upstream.release()
 
-    assert record["state"] == "succeeded"
-    assert stack.api.wait(30) == 0
+    assert (answer.status_code, answer.json()["state"]) == (status, "calling")
+    assert answer.headers["Connection"] == "close"
+    assert ended == 0

@@ -87,6 +87,13 @@ class TestStore(StoreSuite):
         assert life.isdigit()
         assert (became, done) == ("recreated", ("done", "succeeded"))
 
+    def test_processes_that_find_a_restart_together_note_one(self, store, client):
+        """Workers that were heard after the first of them are heard."""
+        first = store.life()
+        client.script_flush()
+
+        assert store.life() == first
+
 
 def test_the_books_balance_whatever_happens(client):
     """Any order of what front ends, workers, the keeper and time may do."""

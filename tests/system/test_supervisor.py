@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import pty
 import re
 import signal
+import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
+from cli.child import Part
 from cli.supervisor import Process, Supervisor
+from tests.servers import python
 from tests.waiting import eventually
 
 #: Writes down when it is told to stop and, a little later, that it has stopped.
@@ -54,6 +60,32 @@ if stays:
     threading.Event().wait()
 """
 
+#: Says that it is ready when there is a file to wait for, then does as ``TIDY``.
+READY = """
+import os, signal, sys, threading
+name, diary, gate = sys.argv[1:]
+told = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: told.set())
+while not os.path.exists(gate):
+    threading.Event().wait(0.02)
+os.write(int(os.environ["CHATD_READY_FD"]), b"\\n")
+told.wait()
+open(diary, "a").write(f"{name} gone\\n")
+"""
+
+#: A supervisor without children; writes down what it is told.
+WATCHER = """
+import sys
+from cli.supervisor import Supervisor
+diary = open(sys.argv[1], "a", buffering=1)
+supervisor = Supervisor(environ={})
+supervisor.follow_signals()
+print("up", file=diary)
+while supervisor.watch(supervisor.restart_asked):
+    print("asked", file=diary)
+print("drained", file=diary)
+"""
+
 
 class Household:
     """A supervisor, what it said, and the diary that its children write."""
@@ -63,10 +95,14 @@ class Household:
         self.log = log
         self.diary = folder / "diary"
         self.diary.touch()
-        self.supervisor = Supervisor(grace_s=60, environ={**os.environ, **environ})
+        self.supervisor = Supervisor(environ={**os.environ, **environ})
 
-    def add(self, name, script, *arguments):
-        self.supervisor.add(name, [sys.executable, "-c", script, name, str(self.diary), *arguments])
+    def part(self, name, script, *arguments, grace_s=60, kind=""):
+        command = [sys.executable, "-c", script, name, str(self.diary), *arguments]
+        return Part(name=name, command=command, grace_s=grace_s, kind=kind)
+
+    def add(self, name, script, *arguments, **fields):
+        self.supervisor.add(self.part(name, script, *arguments, **fields))
 
     @property
     def said(self):
@@ -98,14 +134,15 @@ class Household:
 def household(tmp_path, caplog):
     household = Household(tmp_path, caplog)
     yield household
-    household.supervisor._grace_s = 0
+    household.supervisor._signals = 2
     household.supervisor.stop()
 
 
 @pytest.fixture
 def signals():
-    """The handlers of SIGINT and SIGTERM, put back after the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """The handlers of the signals that are followed, put back after the test."""
+    followed = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in followed}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -140,14 +177,13 @@ def test_children_stop_in_the_opposite_order_one_by_one(household):
 
 
 def test_who_does_not_stop_in_time_is_killed(household):
-    """The grace period is for all of them together."""
-    household.supervisor._grace_s = 0.3
-    household.add("stubborn", STUBBORN)
+    """Each part has a grace period of its own."""
+    household.add("stubborn", STUBBORN, grace_s=0.3)
     household.wait_for("stubborn up")
     (process,) = household.supervisor._processes
     household.supervisor.stop()
 
-    assert process.child.returncode == -signal.SIGKILL
+    assert process.child.exit_code == -signal.SIGKILL
     assert household.said[-1] == f"killing stubborn (pid {process.child.pid})"
 
 
@@ -166,7 +202,7 @@ def test_the_first_signal_drains_and_the_second_kills(household):
 
     assert watched is False
     assert alive
-    assert process.child.returncode == -signal.SIGKILL
+    assert process.child.exit_code == -signal.SIGKILL
     assert time.monotonic() - began < 30
 
 
@@ -202,7 +238,7 @@ def test_who_lived_long_enough_is_started_again_quickly(household):
     household.wait_for("worker up")
     (process,) = household.supervisor._processes
     process.pause_s = 8.0
-    process.started_at -= 31.0
+    process.child.started_at -= 31.0
     household.watch(lambda: process.pause_s == 0.5)
     process.child.kill()
     household.watch(lambda: bool(household.restarts()))
@@ -267,4 +303,192 @@ def test_watching_ends_with_its_condition(household):
 
 def test_a_process_that_was_never_started_is_not_alive():
     """It has no exit code either."""
-    assert Process("worker", ["chatd", "worker", "kimi"]).alive is False
+    part = Part(name="worker", command=["chatd", "worker", "kimi"], grace_s=1)
+
+    assert Process(part).alive is False
+
+
+def test_parts_of_one_kind_stop_side_by_side(household):
+    """Otherwise the second worker would go on taking jobs while the first one finishes."""
+    for name, kind in (("one", "worker"), ("two", "worker"), ("api", "api")):
+        household.add(name, TIDY, kind=kind)
+        household.wait_for(f"{name} up")
+    household.supervisor.stop()
+    after = household.lines()[3:]
+
+    assert after[:2] == ["api told", "api gone"]
+    assert sorted(after[2:4]) == ["one told", "two told"]
+
+
+class TestSuccessors:
+    """A part that is replaced by another process of itself."""
+
+    @pytest.fixture
+    def gate(self, tmp_path):
+        """While there is no such file, no successor is ready."""
+        return tmp_path / "gate"
+
+    @pytest.fixture
+    def part(self, household, gate):
+        """A part that runs, and becomes what the test needs when it is replaced."""
+
+        def part(name="worker", script=READY, **fields):
+            return household.part(name, script, str(gate), **fields)
+
+        household.supervisor.add(part())
+        return part
+
+    @staticmethod
+    def is_ready(household, successor):
+        household.watch(lambda: successor.ready)
+
+    def test_it_takes_over_when_it_is_ready(self, household, gate, part):
+        """Then the one before ends, and the supervisor looks after the new one."""
+        supervisor = household.supervisor
+        (process,) = supervisor._processes
+        before = process.child
+        successor = supervisor.begin_successor(part())
+        alive = successor.ready, before.alive
+        gate.touch()
+        self.is_ready(household, successor)
+        supervisor.promote("worker")
+        leaving = supervisor.leaving()
+        household.watch(lambda: not supervisor.leaving())
+
+        assert alive == (False, True)
+        assert leaving == [before]
+        assert before.exit_code == 0
+        assert (process.child, process.successor) == (successor, None)
+        process.child.kill()
+        household.watch(lambda: len(household.restarts()) == 1)
+
+    def test_one_that_ends_leaves_the_one_before(self, household, part):
+        """It says so by an exit code, and never that it is ready."""
+        supervisor = household.supervisor
+        (process,) = supervisor._processes
+        successor = supervisor.begin_successor(part(script="raise SystemExit(3)"))
+        household.watch(lambda: successor.exit_code is not None)
+        ready = successor.ready
+        supervisor.abandon("worker")
+
+        assert (ready, successor.exit_code) == (False, 3)
+        assert process.alive
+        assert process.successor is None
+        assert household.restarts() == []
+
+    def test_it_takes_over_from_one_that_has_died_meanwhile(self, household, gate, part):
+        """Which is not started again beside it."""
+        supervisor = household.supervisor
+        (process,) = supervisor._processes
+        successor = supervisor.begin_successor(part())
+        process.child.kill()
+        gate.touch()
+        self.is_ready(household, successor)
+        supervisor.promote("worker")
+        household.watch(lambda: not supervisor.leaving())
+
+        assert process.child is successor
+        assert household.restarts() == []
+
+    def test_the_one_before_is_killed_after_its_grace_period(self, household, gate, part):
+        """Meanwhile the others are looked after."""
+        supervisor = household.supervisor
+        supervisor.add(household.part("stubborn", STUBBORN, grace_s=0.3))
+        household.wait_for("stubborn up")
+        old = supervisor._processes[-1].child
+        successor = supervisor.begin_successor(part("stubborn"))
+        gate.touch()
+        self.is_ready(household, successor)
+        supervisor.promote("stubborn")
+        household.watch(lambda: not supervisor.leaving())
+
+        assert old.exit_code == -signal.SIGKILL
+        assert f"killing stubborn (pid {old.pid})" in household.said
+
+    def test_a_new_part_is_added_beside_its_like(self, household, gate, part):
+        """So that it is stopped with them; when it cannot start, nothing is left of it."""
+        supervisor = household.supervisor
+        supervisor.add(household.part("api", TIDY))
+        broken = household.part("worker 2", "raise SystemExit(3)", kind="worker")
+        supervisor._processes[0].part = part(kind="worker")
+        supervisor.begin_successor(broken)
+        during = [each.name for each in supervisor.parts()]
+        household.watch(lambda: supervisor._processes[1].successor.exit_code is not None)
+        supervisor.abandon("worker 2")
+        after = [each.name for each in supervisor.parts()]
+        gate.touch()
+        successor = supervisor.begin_successor(part("worker 2", kind="worker"))
+        self.is_ready(household, successor)
+        supervisor.promote("worker 2")
+
+        assert (during, after) == (["worker", "worker 2", "api"], ["worker", "api"])
+        assert [each.name for each in supervisor.parts()] == ["worker", "worker 2", "api"]
+        assert household.restarts() == []
+
+    def test_a_part_without_a_place_ends_for_good(self, household, gate, part):
+        """It is not started again."""
+        supervisor = household.supervisor
+        gate.touch()
+        supervisor.add(part("worker 2"))
+        supervisor.retire("worker 2")
+        household.watch(lambda: not supervisor.leaving() and len(supervisor._processes) == 1)
+
+        assert [each.name for each in supervisor.parts()] == ["worker"]
+        assert household.restarts() == []
+
+    def test_a_stop_ends_both(self, household, gate, part):
+        """And those that were leaving already."""
+        supervisor = household.supervisor
+        gate.touch()
+        successor = supervisor.begin_successor(part())
+        self.is_ready(household, successor)
+        supervisor.promote("worker")
+        children = [*supervisor.leaving(), successor, supervisor.begin_successor(part())]
+        supervisor.stop()
+
+        assert all(child.exit_code is not None for child in children)
+
+
+@pytest.mark.usefixtures("signals")
+class TestHangUp:
+    """SIGHUP is a wish for a restart, unless a terminal was closed."""
+
+    def test_it_asks_for_a_restart(self, household):
+        """Once, and ends nothing."""
+        household.supervisor.follow_signals()
+        signal.raise_signal(signal.SIGHUP)
+
+        assert household.supervisor.restart_asked() is True
+        assert household.supervisor.restart_asked() is False
+        assert not household.supervisor.stopping.is_set()
+
+    @pytest.mark.parametrize("ignored", [False, True], ids=["as usual", "nohup"])
+    def test_a_closed_terminal_drains(self, household, monkeypatch, ignored):
+        """As it always has; unless the process was started to outlive it."""
+        monkeypatch.setattr(household.supervisor._terminal, "just_closed", lambda: True)
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        household.supervisor.follow_signals()
+        signal.raise_signal(signal.SIGHUP)
+
+        assert household.supervisor.stopping.is_set() is not ignored
+        assert household.supervisor.restart_asked() is False
+
+    def test_the_kernels_own_signal_is_told_from_a_wish(self, tmp_path):
+        """A process in a terminal of its own: first somebody asks it, then the terminal goes."""
+        diary = tmp_path / "diary"
+        ours, theirs = pty.openpty()
+        child = subprocess.Popen(
+            python("-c", WATCHER, str(diary)),
+            stdin=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY),  # noqa: PLW1509 - a test
+        )
+        os.close(theirs)
+        eventually(lambda: diary.exists() and "up" in diary.read_text("utf-8"))
+        child.send_signal(signal.SIGHUP)
+        eventually(lambda: "asked" in diary.read_text("utf-8"))
+        os.close(ours)
+        child.wait(30)
+
+        assert diary.read_text("utf-8").split() == ["up", "asked", "drained"]

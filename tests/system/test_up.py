@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,58 +14,8 @@ import requests
 
 from cli.redis_server import free_port
 from tests.servers import Child, python
+from tests.up import Up, processes
 from tests.waiting import eventually
-
-
-def processes(config: Path) -> dict[int, str]:
-    """Running processes that belong to a configuration, with their command lines.
-
-    chatd's have its name in their environment; Redis overwrites its own and works in data_dir.
-    """
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            environ = (entry / "environ").read_bytes()
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            folder = (entry / "cwd").readlink()
-        except OSError:
-            continue  # It has ended meanwhile, or belongs to somebody else.
-        if command and (str(config).encode() in environ or folder.is_relative_to(config.parent)):
-            found[int(entry.name)] = command
-    return found
-
-
-class Up:
-    """`chatd up` on a folder of its own, with the Redis it brings along."""
-
-    def __init__(self, folder, upstream):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.config = folder / "lakehouse.toml"
-        self.config.write_text(
-            f'[chatd]\nbind = "127.0.0.1:{self.port}"\nollama_url = "{upstream.url}"\n'
-            f'data_dir = "{folder / "data"}"\n',
-            "utf-8",
-        )
-        environ = {"LAKEHOUSE_CONFIG": str(self.config), "PATH": "/usr/bin:/bin"}
-        for name in ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY"):
-            environ[name] = ""
-        self.child = Child(python("-m", "cli", "up"), folder / "up.log", environ).start()
-        eventually(
-            lambda: "chatd is ready on" in self.child.output(), within_s=60, what="chatd is ready"
-        )
-
-    def said(self):
-        """What `chatd up` itself has said, its children aside."""
-        whole, _, _ = self.child.output().rpartition("\n")
-        events = map(json.loads, whole.splitlines())
-        return [event["message"] for event in events if event["process"] == "up"]
-
-    def chat(self, question="hi"):
-        body: Any = {"model": "echo", "messages": [{"role": "user", "content": question}]}
-        return requests.post(f"{self.url}/v1/chat", json=body, timeout=60)
 
 
 @pytest.fixture
@@ -191,7 +139,8 @@ def test_a_redis_that_does_not_answer_is_named(tmp_path):
     port, redis_port = free_port(), free_port()
     config = tmp_path / "lakehouse.toml"
     config.write_text(
-        f'[chatd]\nbind = "127.0.0.1:{port}"\nredis_url = "redis://127.0.0.1:{redis_port}/0"\n',
+        f'[chatd]\nbind = "127.0.0.1:{port}"\nredis_url = "redis://127.0.0.1:{redis_port}/0"\n'
+        f'data_dir = "{tmp_path / "data"}"\n',
         "utf-8",
     )
     environ = {"LAKEHOUSE_CONFIG": str(config)}
@@ -211,7 +160,7 @@ def test_two_cannot_share_a_folder(tmp_path, up):
     second = Child(python("-m", "cli", "up"), tmp_path / "second.log", environ).start()
 
     assert second.wait(60) == 1
-    assert "another `chatd up` runs its Redis" in second.output()
+    assert "another `chatd up` runs in" in second.output()
     assert up.chat().status_code == 200
 
 

@@ -33,7 +33,8 @@ def forget(gate: Gateway, seconds: float, **headers: str) -> tuple[Gateway, JSON
     gate.replies.meanwhile = meanwhile
     response = gate.client.post("/v1/chat", json=BODY | {"timeout_s": 30}, headers=headers)
     assert response.status_code == 200
-    return gate, response.json
+    answer: JSON = response.get_json()
+    return gate, answer
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_an_audit_says_how_redis_keeps_its_writes(appendonly, appendfsync, durab
     """As Redis itself has it, not the configuration."""
 
     class Keeping(fakeredis.FakeRedis):
-        def config_get(self, *_names):
+        def config_get(self, *_names, **_more):
             found = {"appendonly": appendonly, "appendfsync": appendfsync}
             return found if appendonly else {}
 

@@ -42,6 +42,12 @@ def started(store, **changes):
     return BOOKS.start(store, job.id, job.id)
 
 
+def new_life(client):
+    """Redis was started long ago, and now again."""
+    client.set("chatd:restarted", 1)
+    client.script_flush()
+
+
 def restart(client, *forgotten):
     """Redis is started anew, without these jobs."""
     for grant in forgotten:
@@ -58,7 +64,7 @@ def restart(client, *forgotten):
             client.hincrby("acct", field, amount)
         client.hincrby("lane:chat.ollama", "bytes", lane["bytes"])
         client.delete(f"job:{grant.job_id}", f"celery-task-meta-{grant.job_id}")
-    client.script_flush()
+    new_life(client)
 
 
 def test_a_call_in_flight_is_entered_again(store, client, calls):
@@ -91,7 +97,7 @@ def test_a_call_that_has_just_ended_is_told_again(store, client, calls):
 
 def test_without_a_restart_nothing_is_told_again(store, calls, monkeypatch):
     """Each heartbeat would cost as much as all calls of the last seconds."""
-    told = []
+    told: list[object] = []
     monkeypatch.setattr(store, "finish", told.append)
     monkeypatch.setattr(store, "reassert", told.append)
     grant = started(store)
@@ -107,7 +113,7 @@ def test_what_was_not_told_is_told_at_the_next_heartbeat(store, client, calls, m
     """Redis went away again in the middle."""
     grant = started(store)
     calls.remember(BOOKS.ending(grant))
-    client.script_flush()
+    new_life(client)
     finish = store.finish
 
     def fail(_):
@@ -125,14 +131,14 @@ def test_what_was_not_told_is_told_at_the_next_heartbeat(store, client, calls, m
 def test_ends_are_remembered_for_seconds_and_not_for_ever(store, client, calls, monkeypatch):
     """What was confirmed before the last heartbeat but one has long been on Redis' disk."""
     now = [1000.0]
-    monkeypatch.setattr(calls_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("workers.calls.time.monotonic", lambda: now[0])
     old, young = started(store), started(store)
     calls.remember(BOOKS.ending(old))
     now[0] += 4
     calls.remember(BOOKS.ending(young))
     now[0] += 2
     calls.beat()
-    client.script_flush()
+    new_life(client)
     calls.beat()
 
     assert store.states([old.job_id, young.job_id]) == ["calling", "succeeded"]
@@ -145,7 +151,7 @@ def test_remembered_answers_have_a_bound(store, client, calls, monkeypatch):
     grants = [started(store) for _ in range(3)]
     for grant in grants:
         calls.remember(BOOKS.ending(grant, payload={"content": "x" * 700}))
-    client.script_flush()
+    new_life(client)
     calls.beat()
 
     assert store.states([grant.job_id for grant in grants]) == ["calling", "succeeded", "succeeded"]

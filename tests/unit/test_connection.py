@@ -81,7 +81,7 @@ def keeping(**settings):
     """A server whose settings are these; an exception is what it answers instead."""
 
     class Keeping(fakeredis.FakeRedis):
-        def config_get(self, *_names):
+        def config_get(self, *_names, **_more):
             if "error" in settings:
                 raise settings["error"]
             return settings

@@ -236,7 +236,7 @@ def test_an_accepted_job_that_is_refused_this_time_is_told_of(replies, caplog, m
 def test_accepted_jobs_are_remembered_for_seconds_and_up_to_a_size(replies, monkeypatch):
     """By then they are on Redis' disk; and the oldest go first when there are too many."""
     now = [1000.0]
-    monkeypatch.setattr(replies_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("chat.replies.time.monotonic", lambda: now[0])
     monkeypatch.setattr(replies_module, "_REMEMBER_CHARACTERS", 70)
     old, big, young = a_job(), a_job(), a_job()
     assert len(old.request.messages[0].content) == 28
