@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chat.jobs import JobState
-from chat.store import Grant, Held
+from chat.store import Held
 from chat.types import JSON, Lane
 from tests.store_base import BATCH, QUEUE, StoreBase, a_job, now_ms
 
