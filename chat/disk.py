@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import IO, Any
 
 from chat.errors import StorageUnavailable
 from chat.types import JSON
@@ -15,6 +18,7 @@ from chat.types import JSON
 __all__ = [
     "create",
     "disk_errors",
+    "lock_file",
     "new_file",
     "read_json",
     "sync_folder",
@@ -33,6 +37,23 @@ def disk_errors(what: str) -> Iterator[None]:
             f"{what} ({error.strerror or error}); see that data_dir has room and that chatd's user "
             "may write to it, then try again"
         ) from error
+
+
+def lock_file(file: IO[Any], *, within_s: float = 0.0) -> bool:
+    """Lock an open file for this process alone; false when another one has it all that time.
+
+    The kernel drops the lock when the file is closed, or its process dies.
+    """
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def new_file(path: Path) -> FileIO:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from chat.disk import read_json, write_json
+from chat.disk import lock_file, read_json, write_json
 from chat.errors import ConfigError
 
 __all__ = ["Instance", "Restarts", "restarts_of", "running_pid"]
@@ -101,20 +100,13 @@ def _locked(path: Path) -> TextIO:
     path.touch(mode=0o600)
     # Not "w", which would empty the file of whoever has the lock.
     file = path.open("a", encoding="ascii")
-    until = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < until:
-                time.sleep(0.05)
-                continue
-            file.close()
-            raise ConfigError(
-                f"another `chatd up` runs in {path.parent}; stop that one, or give this one a "
-                "data_dir of its own"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        return file
+    if not lock_file(file, within_s=_LOCK_WAIT_S):
+        file.close()
+        raise ConfigError(
+            f"another `chatd up` runs in {path.parent}; stop that one, or give this one a "
+            "data_dir of its own"
+        )
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import secrets
 import shutil
 import socket
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from chat.connection import embedded_url_file
+from chat.disk import lock_file
 from chat.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -149,20 +148,13 @@ def prepare(config: ChatdConfig) -> RedisServer:
 def _locked(folder: Path) -> TextIO:
     """A lock on the folder: two servers would write into the same append-only file."""
     file = (folder / "lock").open("w")
-    until = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < until:
-                time.sleep(0.1)
-                continue
-            file.close()
-            raise ConfigError(
-                f"another `chatd up` runs its Redis in {folder}; stop that one, or give this one "
-                "a data_dir of its own"
-            ) from None
-        return file
+    if not lock_file(file, within_s=_LOCK_WAIT_S):
+        file.close()
+        raise ConfigError(
+            f"another `chatd up` runs its Redis in {folder}; stop that one, or give this one a "
+            "data_dir of its own"
+        )
+    return file
 
 
 def _known(url_file: Path) -> tuple[int, str] | None:

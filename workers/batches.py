@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import TextIO
 from chat.batches.folder import BatchStore
 from chat.batches.run import BatchRun, Jobs
 from chat.batches.scan import Routes
+from chat.disk import lock_file
 from chat.errors import QueueUnavailable
 from chat.files import FileStore
 from chat.logs import log_context
@@ -142,11 +142,9 @@ class Batches:
 
     def _take(self, batch_id: str) -> _Own | None:
         """The batch as ours, or ``None`` while another keeper has it."""
-        lock = (self._store.folder(batch_id) / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
+        held = (self._store.folder(batch_id) / "lock").open("w")
+        if not lock_file(held):
+            held.close()
             return None
         try:
             run = BatchRun(
@@ -160,9 +158,9 @@ class Batches:
                 clock=self._clock,
             )
         except BaseException:
-            lock.close()
+            held.close()
             raise
-        own = self._own[batch_id] = _Own(run, lock)
+        own = self._own[batch_id] = _Own(run, held)
         return own
 
     def _let_go(self, batch_id: str) -> None:

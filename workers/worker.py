@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
 import socket
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from celery.platforms import SecurityWarning
 from chat.builder import build_model_source, build_registry
 from chat.catalogue import Catalogue
 from chat.connection import await_redis, check_durability, connect
+from chat.disk import lock_file
 from chat.errors import ConfigError, QueueUnavailable
 from chat.handover import say_ready
 from chat.jobs import TASK_NAME, queue_name
@@ -65,10 +64,10 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
             f"{folder} cannot be made ({error.strerror}); set [chatd] data_dir to a folder of "
             "this user"
         ) from error
-    for number in _numbers(instance):
+    for number in range(1, 1000) if instance is None else [instance]:
         # Not "w", which would empty the file of whoever has the lock.
         file = (folder / f"{provider}-{number}.lock").open("a")
-        if not _locked(file):
+        if not lock_file(file, within_s=0.0 if instance is None else _CLAIM_WAIT_S):
             file.close()
             continue
         file.truncate(0)
@@ -81,18 +80,6 @@ def claim_name(data_dir: Path, provider: str, instance: int | None) -> tuple[str
     )
 
 
-def _numbers(instance: int | None) -> Iterator[int]:
-    """The numbers to try: the one that is asked for, again and again for a while, or all."""
-    if instance is None:
-        yield from range(1, 1000)
-        return
-    until = time.monotonic() + _CLAIM_WAIT_S
-    yield instance
-    while time.monotonic() < until:
-        time.sleep(0.05)
-        yield instance
-
-
 def abandoned_names(data_dir: Path, provider: str) -> Iterator[str]:
     """The names of this host that no process has any more, each held while it is looked at.
 
@@ -101,16 +88,8 @@ def abandoned_names(data_dir: Path, provider: str) -> Iterator[str]:
     """
     for path in sorted((data_dir / "workers").glob(f"{provider}-*.lock")):
         with path.open("a") as file:
-            if _locked(file):
+            if lock_file(file):
                 yield f"{path.stem}@{socket.gethostname()}"
-
-
-def _locked(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def define_task(app: Celery, runner: Runner) -> Any:
