@@ -130,18 +130,18 @@ def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome | str:
     if outcome is not None:
         return outcome
     if watch is not None and watch.gone:
-        with naming(admitted.job_id):
-            store.cancel(admitted.job_id)
-        raise JobCancelled("the caller hung up before the answer", job_id=admitted.job_id)
+        with naming(waiter.job_id):
+            store.cancel(waiter.job_id)
+        raise JobCancelled("the caller hung up before the answer", job_id=waiter.job_id)
     if front.clock() >= front.stopping.until(front.config.drain_s):
-        return admitted.job_id
-    with naming(admitted.job_id):
-        outcome = store.expire(admitted.job_id)
+        return waiter.job_id
+    with naming(waiter.job_id):
+        outcome = store.expire(waiter.job_id)
     if outcome is None:
         raise DeadlineExceeded(
-            f"job {admitted.job_id} had no answer within timeout_s = {seconds:g} and its upstream "
-            f"call is still being closed; GET {job_path(admitted.job_id)} tells how it ended",
-            job_id=admitted.job_id,
+            f"job {waiter.job_id} had no answer within timeout_s = {seconds:g} and its upstream "
+            f"call is still being closed; GET {job_path(waiter.job_id)} tells how it ended",
+            job_id=waiter.job_id,
             provider=job.provider,
         )
     return outcome
@@ -155,7 +155,7 @@ def _again(front: FrontEnd, job: NewJob, waiter: Waiter) -> Callable[[], None]:
     def again() -> None:
         left_ms = max(1, math.ceil((until - front.clock()) * 1000))
         admitted = connections.store.admit(
-            replace(job, id=waiter.job_id, timeout_ms=left_ms, waits=False)
+            replace(job, id=waiter.job_id, timeout_ms=left_ms, waits=False), again=True
         )
         if admitted.job_id != waiter.job_id:
             # The same key has come again since, and has a job of its own.

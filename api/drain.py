@@ -56,8 +56,13 @@ class _Idle:
         return ended
 
     def end(self) -> None:
-        """Let the wait time out now."""
-        gevent.kill(self._greenlet, self._timeout)
+        """Let the wait time out now, unless a request comes first."""
+        gevent.get_hub().loop.run_callback(self._time_out)
+
+    def _time_out(self) -> None:
+        # Whatever was due before has had its turn by now: a request may have come, and is answered.
+        if self in self._worker.idle:
+            self._greenlet.throw(self._timeout)
 
 
 class DrainingWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types

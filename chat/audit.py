@@ -154,10 +154,7 @@ class Auditor(Scripts):
 
     def _durability(self) -> str:
         kept = kept_on_disk(self.redis)
-        if kept is None:
-            return "unknown"
-        on_disk, synced = kept
-        return synced if on_disk else "none"
+        return "unknown" if kept is None else kept[0]
 
     def _totals(self) -> list[Any]:
         return cast("list[Any]", self._run("audit", "totals", *self._config.providers))

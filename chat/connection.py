@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from chat.errors import ConfigError, QueueUnavailable
@@ -37,6 +37,9 @@ RETRY_AFTER_S = 5.0
 
 _OLDEST_REDIS = (6, 2)
 
+#: With it, Redis syncs nothing while it rewrites its append-only file, whatever else it is told.
+_SKIPS = "no-appendfsync-on-rewrite"
+
 _CONNECTIONS = 64
 #: Seconds a call waits for a connection when all of them are in use.
 _POOL_WAIT_S = 10.0
@@ -45,9 +48,10 @@ _POOL_WAIT_S = 10.0
 def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redis.Redis:
     """A client whose every call ends: at most ``(retries + 1) * timeout_s`` and the pauses between.
 
-    Retrying is safe because the scripts are idempotent. RESP 2 is asked for, since pub/sub and
-    commands need nothing newer. Callers beyond ``_CONNECTIONS`` wait for one to come free; the
-    usual pool would refuse them.
+    Retrying is safe because the scripts are idempotent. A connection to a Redis that has become a
+    replica is given up: its name may stand for the new master by now. RESP 2 is asked for, since
+    pub/sub and commands need nothing newer. Callers beyond ``_CONNECTIONS`` wait for one to come
+    free; the usual pool would refuse them.
     """
     # redis-py's connections over a unix socket know neither of these two.
     tcp: dict[str, Any] = {"socket_connect_timeout": timeout_s, "socket_keepalive": True}
@@ -60,6 +64,7 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
         socket_timeout=timeout_s,
         health_check_interval=25,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+        retry_on_error=[ReadOnlyError],
         **({} if redis_url.startswith("unix:") else tcp),
     )
     return redis.Redis.from_pool(pool)
@@ -87,21 +92,10 @@ def redis_url(config: ChatdConfig) -> str:
 def await_redis(client: redis.Redis, timeout_s: float = 60.0) -> None:
     """Wait for Redis at a process's start.
 
-    Raises ``QueueUnavailable`` when it does not come, and ``ConfigError`` for a cluster: the
-    scripts touch broker, records and budgets together.
+    Raises ``QueueUnavailable`` when it does not come, and ``ConfigError`` when it does not let
+    itself be asked, and for a cluster: the scripts touch broker, records and budgets together.
     """
-    until = time.monotonic() + timeout_s
-    while True:
-        try:
-            with redis_errors():
-                client.ping()
-            break
-        except QueueUnavailable:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(0.1)
-    with redis_errors():
-        info = client.info()
+    info = _awaited_info(client, timeout_s)
     if int(info.get("cluster_enabled", 0)):
         raise ConfigError(
             "[chatd] redis_url points at a Redis Cluster, which chatd cannot use: its scripts "
@@ -121,6 +115,24 @@ def await_redis(client: redis.Redis, timeout_s: float = 60.0) -> None:
         )
 
 
+def _awaited_info(client: redis.Redis, timeout_s: float) -> dict[str, Any]:
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            with redis_errors():
+                client.ping()
+                return dict(client.info())
+        except QueueUnavailable as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                raise ConfigError(
+                    f"the user of [chatd] redis_url is not allowed enough ({error.__cause__}); "
+                    "allow it INFO and PING, which every start asks"
+                ) from error
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
+
+
 def check_durability(client: redis.Redis, durability: str) -> None:
     """Hold what Redis does with its writes against what the configuration promises.
 
@@ -135,41 +147,49 @@ def check_durability(client: redis.Redis, durability: str) -> None:
             durability,
         )
         return
-    on_disk, synced = kept
-    if durability == "always" and (not on_disk or synced != "always"):
-        found = f"appendfsync {synced}" if on_disk else "no append-only file"
+    synced, found = kept
+    if durability == "always" and synced != "always":
         raise ConfigError(
             f'[chatd] durability = "always", and Redis runs with {found}: a power failure could '
-            "take back what it has confirmed; start Redis with appendonly yes and appendfsync "
-            "always (chatd's own: stop `chatd up` and start it again), or set durability = "
-            '"everysec"'
+            "take back what it has confirmed; start Redis with appendonly yes, appendfsync "
+            f"always and {_SKIPS} no (chatd's own: stop `chatd up` and start it again), or set "
+            'durability = "everysec"'
         )
-    if not on_disk:
+    if synced == "none":
         _log.warning(
             "Redis has no append-only file: when it ends, all jobs are lost; set appendonly yes"
         )
     elif synced == "no":
         _log.warning(
-            "Redis never syncs its append-only file (appendfsync no): a power failure may take "
-            "back half a minute of jobs; set appendfsync everysec"
+            "Redis does not sync its append-only file at all times (%s): a power failure may take "
+            "back half a minute of jobs; set appendfsync everysec and %s no",
+            found,
+            _SKIPS,
         )
 
 
-def kept_on_disk(client: redis.Redis) -> tuple[bool, str] | None:
-    """Whether Redis writes an append-only file, and when it syncs it: ``always``, ``everysec``.
+def kept_on_disk(client: redis.Redis) -> tuple[str, str] | None:
+    """When Redis syncs its append-only file, and what of its settings says so.
 
-    ``None`` when it does not say. Raises ``QueueUnavailable``.
+    ``always``, ``everysec``, ``no``, which is what it comes down to if nothing is synced while the
+    file is rewritten, or ``none`` without such a file. ``None`` when it does not say. Raises
+    ``QueueUnavailable``.
     """
     try:
         with redis_errors():
-            found = client.config_get("appendonly", "appendfsync")
+            found = client.config_get("appendonly", "appendfsync", _SKIPS)
     except QueueUnavailable as error:
         if isinstance(error.__cause__, ResponseError):
             return None
         raise
     if "appendonly" not in found:
         return None
-    return found["appendonly"] == "yes", str(found.get("appendfsync", ""))
+    if found["appendonly"] != "yes":
+        return "none", "no append-only file"
+    if found.get(_SKIPS) == "yes":
+        return "no", f"{_SKIPS} yes"
+    synced = str(found.get("appendfsync", ""))
+    return synced, f"appendfsync {synced}"
 
 
 def _refuses(error: ResponseError) -> bool:

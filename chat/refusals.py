@@ -26,7 +26,7 @@ from chat.types import Billed, Lane
 if TYPE_CHECKING:
     from chat.settings import ChatdConfig
 
-__all__ = ["Caps", "caps_of", "refusal"]
+__all__ = ["NO_CAPS", "Caps", "caps_of", "refusal"]
 
 #: The share of ``max_queued`` that batch jobs leave to people.
 _LEFT_TO_PEOPLE = 0.05
@@ -40,6 +40,10 @@ class Caps:
     bytes: int
     lane_jobs: int
     lane_bytes: int
+
+
+#: For a job that was accepted once.
+NO_CAPS = Caps(10**15, 10**15, 10**15, 10**15)
 
 
 def caps_of(config: ChatdConfig, provider: str, lane: Lane) -> Caps:

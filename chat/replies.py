@@ -2,9 +2,9 @@
 
 Pub/sub loses messages when a connection breaks, and the result key is the copy: every time the
 listener (re)subscribes it reads all pending keys, and every two seconds those that have waited for
-two seconds. A Redis that lost its last second may have lost jobs whose callers are still here, or
-were told a moment ago that they are accepted: they are admitted again, under the same id. Threading
-primitives only, so that gevent may turn them into greenlets.
+two seconds. A Redis that has a new life, by a restart or a fail-over, may have lost jobs whose
+callers are still here, or were told a moment ago that they are accepted: they are admitted again,
+under the same id. Threading primitives only, so that gevent may turn them into greenlets.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class Replies:
         self._waiting: dict[str, set[Waiter]] = {}
         self._recent: deque[_Recent] = deque()
         self._recent_size = 0
+        self._life = ""
         self._channel = ""
 
     @property
@@ -138,7 +139,7 @@ class Replies:
         Should Redis forget it, it is admitted again: its caller was told that it is accepted.
         """
         self._ensure_listener()
-        size = sum(len(m.content) + sum(map(len, m.images)) for m in job.request.messages)
+        size = len(json.dumps(job.request.to_wire(), ensure_ascii=False))
         with self._lock:
             self._recent.append(_Recent(job, time.monotonic(), size))
             self._recent_size += size
@@ -163,6 +164,7 @@ class Replies:
             self._waiting = {}
             self._recent.clear()
             self._recent_size = 0
+            self._life = ""
             ready = threading.Event()
             threading.Thread(
                 target=self._listen, args=(ready,), name="replies", daemon=True
@@ -196,16 +198,16 @@ class Replies:
         while True:
             message = pubsub.get_message(timeout=_SWEEP_S)
             if message is not None and message["type"] == "subscribe":
-                self._read_keys(0.0)
-                if ready.is_set():
-                    self._admit_forgotten()
                 ready.set()
+                self._read_keys(0.0)
+                self._look_at_life(time.monotonic())
             elif message is not None and message["type"] == "message":
                 self._arrived(json.loads(message["data"]))
             if time.monotonic() - swept >= _SWEEP_S:
                 swept = time.monotonic()
                 self._read_keys(_SWEEP_S)
-                self._forget_old(swept)
+                # A connection that nobody has closed may lead to a server that is gone.
+                self._look_at_life(swept)
 
     def _arrived(self, meta: dict[str, object]) -> None:
         if "result" in meta:
@@ -227,6 +229,18 @@ class Replies:
             for outcome in self._store.outcomes(pending[begin : begin + 500]).values():
                 self._deliver(outcome)
 
+    def _look_at_life(self, now: float) -> None:
+        """Whether Redis has a new life, of which the subscription may have heard nothing."""
+        life = self._store.life()
+        if self._life in ("", life):
+            # What was admitted some seconds ago has outlived them: it is on Redis' disk.
+            with self._lock:
+                while self._recent and self._recent[0].at < now - _REMEMBER_S:
+                    self._forget_first()
+        else:
+            self._admit_forgotten()
+        self._life = life
+
     def _admit_forgotten(self) -> None:
         """Redis may have been restarted: admit again what it has no record of.
 
@@ -247,7 +261,7 @@ class Replies:
         gone = set(self._store.forgotten([job.id for job in jobs]))
         for job in jobs:
             if job.id in gone:
-                self._admit_again(job.id, partial(self._store.admit, job))
+                self._admit_again(job.id, partial(self._store.admit, job, again=True))
 
     def _admit_again(self, job_id: str, again: Callable[[], object]) -> ChatError | None:
         """Admit one job; why it is refused this time. Raises ``QueueUnavailable``."""
@@ -267,12 +281,6 @@ class Replies:
             "job %s was forgotten by Redis and admitted again", job_id, extra={"job_id": job_id}
         )
         return None
-
-    def _forget_old(self, now: float) -> None:
-        """Redis has answered since: what is older than that is on its disk."""
-        with self._lock:
-            while self._recent and self._recent[0].at < now - _REMEMBER_S:
-                self._forget_first()
 
     def _forget_first(self) -> None:
         self._recent_size -= self._recent.popleft().size

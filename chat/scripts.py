@@ -6,7 +6,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import redis
-from redis.exceptions import NoScriptError
 
 from chat.connection import redis_errors
 
@@ -26,6 +25,7 @@ _NAMES = (
     "expire",
     "finish",
     "heartbeat",
+    "life",
     "list",
     "overview",
     "place",
@@ -56,22 +56,5 @@ class Scripts:
         self._scripts = {name: client.register_script(load_script(name)) for name in _NAMES}
 
     def _run(self, name: str, *args: str | int) -> Any:
-        script = self._scripts[name]
         with redis_errors():
-            try:
-                return self.redis.evalsha(script.sha, 0, *args)
-            except NoScriptError:
-                self._load()
-                return self.redis.evalsha(script.sha, 0, *args)
-
-    def _load(self) -> None:
-        """Give Redis the scripts: it has been started since it had them, or never had them.
-
-        Nothing happens to any job before somebody has come by here, so that no restart goes
-        unnoticed.
-        """
-        self.redis.eval(load_script("restarted"), 0)
-        pipeline = self.redis.pipeline(transaction=False)
-        for script in self._scripts.values():
-            pipeline.script_load(script.script)
-        pipeline.execute()
+            return self._scripts[name](args=args)

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from chat.budget import budget_of, estimated_tokens
-from chat.connection import redis_errors
 from chat.errors import QueueUnavailable
 from chat.jobs import Ending, JobState, NewJob, Outcome, queue_name
 from chat.reader import Reader
 from chat.records import outcome_of
-from chat.refusals import caps_of, refusal
+from chat.refusals import NO_CAPS, caps_of, refusal
 from chat.types import JSON, ChatRequest, Lane
 from chat.upkeep import Upkeep
 
@@ -100,11 +99,12 @@ class JobStore(Reader, Upkeep):
 
     # -- the front end
 
-    def admit(self, job: NewJob) -> Admitted:
+    def admit(self, job: NewJob, *, again: bool = False) -> Admitted:
         """Accept ``job`` and send its wake-up, or refuse it with nothing queued.
 
         The id may be one of the caller's choosing: while there is a record of it, whatever its
-        state, admitting it again changes nothing.
+        state, admitting it again changes nothing. ``again``: it was accepted before and Redis has
+        forgotten it, so that no cap counts.
 
         Raises ``QueueFull``, ``NoWorker``, ``Draining``, ``IdempotencyMismatch`` and
         ``QueueUnavailable``; the last one carries the job id, since Redis may have accepted the job
@@ -113,7 +113,7 @@ class JobStore(Reader, Upkeep):
         config = self._config
         budget = budget_of(config.providers[job.provider], job.upstream_model)
         waited_for = job.reply_to is not None
-        caps = caps_of(config, job.provider, job.lane)
+        caps = NO_CAPS if again else caps_of(config, job.provider, job.lane)
         idempotency = ""
         if job.idempotency_key is not None:
             # The caller's key may be a secret of its own: Redis gets a hash.
@@ -245,19 +245,8 @@ class JobStore(Reader, Upkeep):
         return Finished(*reply)
 
     def life(self) -> str:
-        """The present life of the Redis server: another one after a restart or a fail-over.
-
-        Redis keeps no scripts across either; whoever gives them to it notes the time.
-        """
-        with redis_errors():
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.script_exists(self._scripts["start"].sha)
-            pipeline.get("chatd:restarted")
-            (loaded,), life = pipeline.execute()
-            if not loaded or life is None:
-                self._load()
-                life = self.redis.get("chatd:restarted")
-            return str(life)
+        """The present life of the Redis server: another one after a restart or a fail-over."""
+        return cast("str", self._run("life"))
 
     def reassert(self, grant: Grant, *, worker: str, provider: str) -> str:
         """Enter a call in flight again if Redis has forgotten it, or all of its job.

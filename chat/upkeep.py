@@ -135,6 +135,11 @@ class Upkeep(Scripts):
         """Give up every call of a worker that is known to be dead."""
         return [self._reclaim(provider, call, "", worker) for call in self.calls(provider)]
 
+    def forget_worker(self, provider: str, worker: str) -> None:
+        """A worker is known to be dead: nobody waits for its word after a restart of Redis."""
+        with redis_errors():
+            self.redis.zrem(f"workers:{provider}", worker)
+
     def _reclaim(self, provider: str, call: Call, seen: str, worker: str) -> Reclaimed:
         became = self._run(
             "reclaim",

@@ -130,6 +130,7 @@ def prepare(config: ChatdConfig) -> RedisServer:
                 f'dir "{folder}"',
                 "appendonly yes",
                 f"appendfsync {config.durability}",
+                "no-appendfsync-on-rewrite no",
                 'save ""',
                 f"maxmemory {max_memory(config)}",
                 "maxmemory-policy noeviction",

@@ -63,7 +63,7 @@ class Rolling:
     def step(self) -> bool:
         """Go on as far as possible; true when it is over. Raises ``GivenUp``."""
         while self._successor is None and self._waiting:
-            self._successor = self._supervisor.begin_successor(self._waiting.popleft())
+            self._successor = self._begun(self._waiting.popleft())
             self._until = self._clock() + _READY_S
             return False
         if self._successor is not None:
@@ -71,6 +71,13 @@ class Rolling:
         while self._dropped:
             self._supervisor.retire(self._dropped.popleft())
         return not self._supervisor.leaving()
+
+    def _begun(self, part: Part) -> Child:
+        try:
+            return self._supervisor.begin_successor(part)
+        except OSError as error:
+            # Its program is gone, or the machine has no process, file or memory left for it.
+            raise self._given_up(part.name, f"could not be started ({error})") from error
 
     def _promoted(self, successor: Child) -> bool:
         name = successor.part.name
@@ -81,11 +88,13 @@ class Rolling:
         code = successor.exit_code
         if code is None and self._clock() < self._until:
             return False
-        self._supervisor.abandon(name)
         became = f"was not ready after {_READY_S:.0f} s" if code is None else f"ended with {code}"
-        raise GivenUp(
-            f"the new {name} {became}, and its log says why; whatever had no successor by then "
-            "runs on as before"
+        raise self._given_up(name, f"{became}, and its log says why")
+
+    def _given_up(self, name: str, became: str) -> GivenUp:
+        self._supervisor.abandon(name)
+        return GivenUp(
+            f"the new {name} {became}; whatever had no successor by then runs on as before"
         )
 
 

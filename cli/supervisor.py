@@ -50,6 +50,11 @@ class Process:
         """Whether it runs now."""
         return self.child is not None and self.child.alive
 
+    def put_off(self) -> None:
+        """Start it after a pause, and after twice that the next time."""
+        self.restart_at = time.monotonic() + self.pause_s
+        self.pause_s = min(_RESTART_LIMIT_S, self.pause_s * 2)
+
     def children(self) -> list[Child]:
         """Every process of it that runs, or has ended since the last look."""
         present = [child for child in (self.child, self.successor) if child is not None]
@@ -63,7 +68,7 @@ class Supervisor:
     """
 
     def __init__(self, *, environ: dict[str, str]) -> None:
-        self._environ = environ
+        self.environ = environ
         self._processes: list[Process] = []
         self._terminal = Terminal()
         self.stopping = threading.Event()
@@ -116,7 +121,10 @@ class Supervisor:
         return [process.part for process in self._processes if process.wanted]
 
     def begin_successor(self, part: Part) -> Child:
-        """Start the process that is to take over from the part of that name, or a new part."""
+        """Start the process that is to take over from the part of that name, or a new part.
+
+        Raises ``OSError`` when there can be none; it is to be abandoned then.
+        """
         process = self._find(part.name)
         if process is None:
             # A new one goes beside its like, so that it is stopped with them.
@@ -124,7 +132,7 @@ class Supervisor:
             kinds = [each.part.kind for each in self._processes]
             last = len(kinds) - kinds[::-1].index(part.kind) if part.kind in kinds else len(kinds)
             self._processes.insert(last, process)
-        process.successor = Child(part, self._environ)
+        process.successor = Child(part, self.environ)
         _log.info("%s: pid %d is to take over", part.name, process.successor.pid)
         return process.successor
 
@@ -193,7 +201,7 @@ class Supervisor:
             child.clear()
 
     def _start(self, process: Process) -> None:
-        process.child = Child(process.part, self._environ)
+        process.child = Child(process.part, self.environ)
         _log.info("%s: pid %d", process.part.name, process.child.pid)
 
     def _look_after(self, process: Process) -> None:
@@ -228,10 +236,22 @@ class Supervisor:
             # A front end has processes of its own, which would keep the port.
             child.clear()
             process.child = None
-            process.restart_at = now + process.pause_s
-            process.pause_s = min(_RESTART_LIMIT_S, process.pause_s * 2)
+            process.put_off()
         if now >= process.restart_at:
+            self._start_again(process)
+
+    def _start_again(self, process: Process) -> None:
+        try:
             self._start(process)
+        except OSError as error:
+            # Its program is gone, or the machine has no process, file or memory left for it.
+            _log.error(
+                "%s cannot be started (%s), trying again in %.1f s",
+                process.part.name,
+                error,
+                process.pause_s,
+            )
+            process.put_off()
 
     def _signalled(self, *_: object) -> None:
         self._signals += 1

@@ -57,23 +57,25 @@ def up(config: ChatdConfig) -> int:
     if config.source is not None:
         environ["LAKEHOUSE_CONFIG"] = str(config.source)
     names = _registered(config, environ)
+    supervisor = Supervisor(environ=environ)
+    # Before anybody can know the process id: until then SIGHUP would end it.
+    supervisor.follow_signals()
     instance = Instance(config.data_dir)
     try:
         with _bound(config) as listener:
-            return _supervise(config, environ, names, instance, listener)
+            return _supervise(supervisor, config, names, instance, listener)
     finally:
         instance.close()
 
 
 def _supervise(
+    supervisor: Supervisor,
     config: ChatdConfig,
-    environ: dict[str, str],
     names: Sequence[str],
     instance: Instance,
     listener: socket.socket,
 ) -> int:
-    supervisor = Supervisor(environ=environ)
-    supervisor.follow_signals()
+    environ = supervisor.environ
 
     def plan() -> tuple[list[Part], list[str]]:
         fresh = load_config(environ=environ)

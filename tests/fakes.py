@@ -93,10 +93,10 @@ class FakeStore:
             job.state = JobState.SUCCEEDED
             job.outcome = Outcome(job_id, job.state, result, None)
 
-    def admit(self, job: NewJob) -> Admitted:
+    def admit(self, job: NewJob, *, again: bool = False) -> Admitted:
         """Accept, join or refuse a job."""
         self._ask("admit")
-        if self.refusal is not None:
+        if self.refusal is not None and not again:
             raise self.refusal
         if job.id in self.jobs:
             return Admitted(job.id)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from chat.errors import QueueFull
 from chat.jobs import JobState
-from chat.store import Held
+from chat.store import Held, JobStore
 from chat.types import JSON, Lane
 from tests.store_base import BATCH, QUEUE, StoreBase, a_job, now_ms
 
@@ -229,6 +230,25 @@ class StoreRecall(StoreBase):
         assert self.ledger(store, job) == [(1, "superseded", "maybe"), (2, "late", "yes")]
         assert client.zcard("leases:ollama") == 0
 
+    @pytest.mark.parametrize("lane", list(Lane))
+    def test_a_call_that_was_over_does_not_hold_the_job(self, store, client, lane):
+        """Redis has the first attempt as running; its end and the second one were forgotten."""
+        job = self.admitted(store, lane=lane)
+        first = self.start(store, job.id, "t1")
+        then = self.everything(client)
+        ended = self.again(first, signal="")
+        store.finish(ended)
+        store.release(sweep=False)
+        second = self.start(store, job.id, "t2")
+        self.back_to(client, then)
+
+        assert self.reassert(store, second) == "taken"
+        assert self.said(store.finish(ended)) == ("late", "calling")
+        assert client.zcard("leases:ollama") == 1
+        assert self.held(store, job) == ("skip", "calling")
+        assert self.finish(store, second) == ("done", "succeeded")
+        assert self.ledger(store, job) == [(1, "rate_limited", "no"), (2, "succeeded", "yes")]
+
     def test_a_grant_is_found_again_behind_a_recalled_attempt(self, store, client):
         """The last line of the ledger is not always the call that runs."""
         (job,) = self.batch(store, 1)
@@ -256,34 +276,48 @@ class StoreRecall(StoreBase):
     # -- restarts
 
     def new_life(self, client) -> None:
-        """The server is started anew."""
+        """The server is started anew, without scripts or with them, as an old Redis keeps them."""
         client.script_flush()
         client.delete("chatd:run")
 
     def beat(self, store, worker=WORKER, life=None):
         return store.heartbeat(worker, "ollama", [], life=life)
 
-    def age_restart(self, client, seconds: float) -> None:
-        client.set("chatd:restarted", now_ms(client) - int(seconds * 1000))
+    def heard(self, client, seconds_ago: float, *workers: str) -> None:
+        """Let these workers, and nobody since, have been heard so long ago."""
+        at = now_ms(client) - int(seconds_ago * 1000)
+        client.zadd("workers:ollama", dict.fromkeys(workers, at))
+        client.set("chatd:alive", at)
+
+    def age_life(self, client, seconds: float) -> None:
+        client.set("chatd:life", now_ms(client) - int(seconds * 1000))
 
     def test_a_restart_is_a_new_life(self, store, client):
         """And so is a Redis that was emptied; nothing else is."""
         first = store.life()
         same = store.life()
-        self.age_restart(client, 60)
+        self.age_life(client, 60)
         aged = store.life()
         self.new_life(client)
-        store.admit(a_job())  # Whoever comes first notes it.
         after_restart = store.life()
         client.flushdb()
-        self.new_life(client)
 
         assert first == same
         assert int(aged) < int(after_restart) <= int(store.life())
 
+    def test_a_start_notices_a_new_life_itself(self, store, client):
+        """Whatever other script has run before."""
+        self.heard(client, 1, WORKER)
+        self.age_life(client, 60)
+        client.delete("chatd:run")
+        job = self.admitted(store)
+
+        assert self.refused(store, job.id) == "restart"
+        assert int(store.life()) > now_ms(client) - 30_000
+
     def test_a_heartbeat_of_an_earlier_life_does_nothing(self, store, client):
         """The worker has to say first what it remembers."""
-        self.age_restart(client, 60)
+        self.age_life(client, 60)
         life = store.life()
         assert self.beat(store, life=life) == []
         seen = client.zscore("workers:ollama", WORKER)
@@ -294,11 +328,8 @@ class StoreRecall(StoreBase):
         assert self.beat(store, life=store.life()) == []
 
     def test_nothing_starts_before_every_worker_has_been_heard(self, store, client):
-        """Or three seconds have passed: a call that Redis has forgotten would begin twice."""
-        self.age_restart(client, 60)
-        for worker in (WORKER, "ollama-2@here"):
-            self.beat(store, worker)
-        client.zadd("workers:ollama", dict.fromkeys([WORKER, "ollama-2@here"], 1))
+        """A call that Redis has forgotten would begin twice."""
+        self.heard(client, 1, WORKER, "ollama-2@here")
         self.new_life(client)
         job, batch = self.admitted(store), self.admitted(store, lane=Lane.BATCH)
 
@@ -309,16 +340,40 @@ class StoreRecall(StoreBase):
         assert (nobody, one) == (["restart", "restart"], "restart")
         self.start(store, job.id)
 
-    def test_a_worker_that_never_comes_back_is_waited_for_three_seconds(self, store, client):
-        """It died along with Redis."""
-        client.zadd("workers:ollama", {"ollama-9@elsewhere": 1})
+    @pytest.mark.parametrize(("outage_s", "silent_s"), [(1, 1), (1, 14), (600, 601), (600, 614)])
+    def test_a_worker_that_does_not_come_back_is_waited_for(
+        self, store, client, outage_s, silent_s
+    ):
+        """Fifteen seconds: it lived when Redis ended, however long ago that is."""
+        self.heard(client, silent_s, "ollama-9@elsewhere")
+        client.set("chatd:alive", now_ms(client) - outage_s * 1000)
         self.new_life(client)
         job = self.admitted(store)
         held = store.start(job.id, worker=WORKER, token="t1")
-        self.age_restart(client, 3)
+        self.age_life(client, 15)
 
         assert isinstance(held, Held)
         assert (held.kind, held.why) == ("wait", "restart")
+        self.start(store, job.id)
+
+    @pytest.mark.parametrize("outage_s", [0, 600])
+    def test_a_worker_that_was_gone_before_is_not_waited_for(self, store, client, outage_s):
+        """It was not heard in the last seconds of the life before."""
+        self.heard(client, outage_s + 16, "ollama-9@elsewhere")
+        client.set("chatd:alive", now_ms(client) - outage_s * 1000)
+        self.new_life(client)
+
+        self.start(store, self.admitted(store).id)
+
+    def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(self, store, client):
+        """Its host has started another one."""
+        self.heard(client, 1, "ollama-9@here")
+        self.new_life(client)
+        job = self.admitted(store)
+        before = self.refused(store, job.id)
+        store.forget_worker("ollama", "ollama-9@here")
+
+        assert before == "restart"
         self.start(store, job.id)
 
     def test_a_worker_of_yesterday_is_not_waited_for(self, store, client):
@@ -333,7 +388,7 @@ class StoreRecall(StoreBase):
         """Its first reply was lost: the worker is in that call, whoever else was not heard."""
         job = self.admitted(store)
         grant = self.start(store, job.id)
-        client.zadd("workers:ollama", {"ollama-2@here": 1})
+        self.heard(client, 1, "ollama-2@here")
         self.new_life(client)
 
         assert self.start(store, job.id).attempt == grant.attempt
@@ -341,7 +396,7 @@ class StoreRecall(StoreBase):
     def test_a_wake_up_that_waits_for_workers_is_not_taken_for_lost(self, store, client):
         """It is in a worker's hand, as with any wait."""
         (job,) = self.batch(store, 1)
-        client.zadd("workers:ollama", {"ollama-2@here": 1})
+        self.heard(client, 1, "ollama-2@here")
         self.new_life(client)
 
         assert self.held(store, job) == ("wait", "restart")
@@ -360,3 +415,14 @@ class StoreRecall(StoreBase):
 
         assert [self.said(store.finish(ending)) for _ in range(2)] == [("done", "succeeded")] * 2
         assert store.counters()["accepted"] == store.counters()["succeeded"] == 1
+
+    def test_what_was_accepted_once_is_let_in_whatever_waits(self, client, store, config):
+        """Others may have filled the queue since; its caller was told that it is accepted."""
+        small = JobStore(client, replace(config, max_queued=1))
+        small.admit(a_job())
+        job = a_job()
+        with pytest.raises(QueueFull):
+            small.admit(job)
+
+        assert small.admit(job, again=True).job_id == job.id
+        assert store.record(job.id).state == "queued"

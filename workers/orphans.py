@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -43,8 +44,15 @@ class Orphans:
         draft.replace(path)
         return path
 
-    def hand_in(self, store: JobStore, provider: str) -> int:
+    def hand_in(
+        self,
+        store: JobStore,
+        provider: str,
+        remember: Callable[[Ending], object] = lambda _: None,
+    ) -> int:
         """Finish the jobs of a provider whose answers lie here; returns how many were taken.
+
+        ``remember`` is told of each before its file goes: Redis may forget it once more.
 
         Another worker of the provider may do the same at the same time. A file that cannot be
         read is reported and set aside. Raises ``QueueUnavailable``.
@@ -61,6 +69,7 @@ class Orphans:
                     finished.detail,
                     extra={"job_id": ending.job_id},
                 )
+                remember(ending)
                 path.unlink(missing_ok=True)
                 taken += 1
         return taken

@@ -123,7 +123,7 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
 
     def after_beat() -> None:
         """What an outage may have left to do, long before the keeper gives any call up."""
-        orphans.hand_in(store, provider)
+        orphans.hand_in(store, provider, calls.remember)
         store.register_envelopes(messages)
         store.register_settings([provider], only_missing=True)
 
@@ -147,10 +147,11 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     store.register_envelopes(messages)
     store.register_settings([provider])
     # Answers first: a call that is given up before its answer is handed in fails as unknown.
-    orphans.hand_in(store, provider)
+    orphans.hand_in(store, provider, calls.remember)
     _reclaim(store, provider, worker)
     for dead in abandoned_names(config.data_dir, provider):
         _reclaim(store, provider, dead)
+        store.forget_worker(provider, dead)
     calls.start()
     if config.models_refresh_s:
         source = build_model_source(config, provider, os.environ)

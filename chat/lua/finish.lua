@@ -82,8 +82,11 @@ local function finish(from, outcome)
 end
 
 local function ledger_only()
-  if close_attempt(id, token, 'late', ARGV[8], ARGV[9], now) then
-    audit(id, 'late', ARGV[7])
+  -- What Redis had forgotten of the end of this attempt was not late.
+  local attempt = attempt_of(id, token)
+  local outcome = attempt and attempt.outcome == 'forgotten' and ARGV[7] or 'late'
+  if close_attempt(id, token, outcome, ARGV[8], ARGV[9], now) then
+    audit(id, outcome, ARGV[7])
   elseif ARGV[16] ~= '' and holder == token and not TERMINAL[state] then
     return reply('waiting', ARGV[17])  -- The end of this attempt was heard before.
   end

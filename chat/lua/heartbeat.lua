@@ -1,9 +1,12 @@
 -- A worker process says that it lives, renews the leases of its calls and learns which of them to stop.
 -- ARGV: 1 worker, 2 provider, 3 the life of Redis that it knows, or '', then "<job> <token>" for each call
 -- Returns the "<job> <token> <reason>" to stop, or nil in another life: the worker has to say first what it remembers
-if ARGV[3] ~= '' and ARGV[3] ~= redis.call('GET', 'chatd:restarted') then return false end
 let_through()
-local now = int(now_ms())
+local now = now_ms()
+local present = life(now)
+if ARGV[3] ~= '' and ARGV[3] ~= present then return false end
+now = int(now)
+redis.call('SET', 'chatd:alive', now)
 redis.call('ZADD', 'workers:' .. ARGV[2], now, ARGV[1])
 local stop = {}
 for i = 4, #ARGV do

@@ -27,8 +27,8 @@
 --   audit                    stream the recent past
 --   celery-task-meta-<id>    string the answer, as Celery's result backend has it
 --   chatd:memory             string there while Redis is nearly full
---   chatd:restarted          string Redis time (ms) at which it was last found to have been started
---   chatd:run                string run_id of the server of which that was said
+--   chatd:life               string when (ms) somebody first came to this life of the server; chatd:run is its run_id
+--   chatd:alive              string when (ms) a worker was last heard; chatd:lived the same in the life before
 --   removed                  zset   job -> when its record was removed (ms), for a minute
 
 local TERMINAL = {succeeded = true, failed = true, cancelled = true, expired = true}
@@ -194,7 +194,8 @@ local function close_attempt(id, token, outcome, status, billed, now)
   local attempt = attempt_of(id, token)
   if not attempt then return false end
   local superseded = attempt.outcome == 'superseded'
-  if attempt.ended_at and attempt.outcome ~= 'lost' and not (superseded and not attempt.told) then return false end
+  local open = not attempt.ended_at or attempt.outcome == 'lost' or attempt.outcome == 'forgotten'
+  if not open and (not superseded or attempt.told) then return false end
   -- Given up, but alive: its permit was somebody else's meanwhile.
   if attempt.outcome == 'lost' then redis.call('HINCRBY', 'acct', 'permits_overrun', 1) end
   attempt.ended_at = now

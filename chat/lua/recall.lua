@@ -1,12 +1,25 @@
 -- What a worker remembers and Redis does not: a power failure or a fail-over may take back the last second or so.
 
-local RECALL_MS = 3000  -- so long after a restart nothing starts while workers from before it have not been heard again
+local RECALL_MS = 15000  -- longer than a worker takes that beats every 5 s and waits 3 s for a server that is gone
 
--- Whether starts have to wait: a call of such a worker may be one that Redis has forgotten, and would begin twice.
+-- The present life of the server, named by the time (ms) at which somebody first came to it. It is another one after a
+-- restart or a fail-over; that this is so is noticed by whichever script asks first.
+local function life(now)
+  local info = redis.pcall('INFO', 'server')
+  local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+  local known = redis.call('MGET', 'chatd:run', 'chatd:life', 'chatd:alive')
+  if known[1] == run and known[2] then return known[2] end
+  redis.call('MSET', 'chatd:run', run, 'chatd:life', int(now), 'chatd:lived', known[3] or 0)
+  return int(now)
+end
+
+-- Whether starts have to wait: a worker that lived when Redis ended has not been heard since, and may be in a call that
+-- Redis has forgotten, and that would begin twice.
 local function is_recalling(provider, now)
-  local restarted = redis.call('GET', 'chatd:restarted')
-  if not restarted or math.abs(now - restarted) >= RECALL_MS then return false end
-  return redis.call('ZCOUNT', 'workers:' .. provider, '-inf', '(' .. restarted) > 0
+  local began = life(now)
+  if math.abs(now - began) >= RECALL_MS then return false end
+  local lived = redis.call('GET', 'chatd:lived') or 0
+  return redis.call('ZCOUNT', 'workers:' .. provider, int(lived - RECALL_MS), '(' .. began) > 0
 end
 
 local function recreate(id, record, request)
@@ -33,13 +46,13 @@ local function recreate(id, record, request)
   redis.call('HINCRBY', 'acct', 'recreated', 1)
 end
 
--- Enter a call in the ledger that is not there. The job is its worker's again, unless it is over or in another call by
--- now: the attempt is then entered as one that was given up, whose answer counts as any late one.
+-- Enter a call in the ledger that is not there. The job is its worker's again, unless it is over or in a newer call: then
+-- the attempt is entered as one that was given up, whose answer counts as any late one.
 -- `record` is what `start` handed out; without the request a job that has to be made again cannot be called again.
 -- Returns 'known', or what was done: 'recreated' | 'taken' | 'given up'; or 'removed': its retention has ended
 local function recall(id, token, worker, record, request, now)
   local key = 'job:' .. id
-  local job = redis.call('HMGET', key, 'state', 'attempts')
+  local job = redis.call('HMGET', key, 'state', 'attempts', 'token')
   local state, attempts = job[1], tonumber(job[2] or 0)
   if state and attempt_of(id, token) then return 'known' end
   if not state then
@@ -47,7 +60,11 @@ local function recall(id, token, worker, record, request, now)
     recreate(id, record, request)
   end
   redis.call('HINCRBY', 'acct', 'recalled', 1)
-  if state and not WAITS[state] then
+  if state == 'calling' and record.attempt > attempts then
+    -- What Redis has for the call that runs was over when this one began.
+    give_permit(record.provider, id .. ' ' .. job[3])
+    close_attempt(id, job[3], 'forgotten', '', 'maybe', now)
+  elseif state and not WAITS[state] then
     write_attempt(id, {number = attempts + 1, worker = worker, token = token, started_at = record.started, ended_at = now,
       outcome = 'lost', billed = 'maybe'})
     audit(id, 'recalled', 'given up, the job is ' .. state)

@@ -6,7 +6,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from redis.exceptions import ReadOnlyError
 
+from chat.connection import connect
+from cli.redis_server import free_port
 from tests.stack import Stack
 from tests.waiting import eventually
 
@@ -171,6 +174,17 @@ def test_a_worker_survives_a_redis_that_refuses_writes(stack, upstream):
     assert stack.ended(job_id)["state"] == "succeeded"
     assert stack.workers["ollama"].pid == pid
     assert stack.workers["ollama"].alive
+
+
+def test_a_master_that_has_become_a_replica_is_left(redis_server):
+    """The connection is not kept: after a fail-over its name stands for another server."""
+    client = connect(redis_server.url, retries=0)
+    before = client.client_id()
+    redis_server.client.replicaof("127.0.0.1", str(free_port()))
+    with pytest.raises(ReadOnlyError):
+        client.eval("return redis.call('SET', 'key', 'value')", 0)
+
+    assert client.client_id() != before
 
 
 def test_a_redis_that_lost_everything_works_again(stack, upstream):

@@ -75,7 +75,7 @@ class TestStore(StoreSuite):
         store.admit(job)
         grant = self.start(store, job.id)
         self.back_to(client, then)
-        client.delete("chatd:restarted")
+        client.delete("chatd:life")
         try:
             client.config_set("maxmemory", 1)
             life = store.life()

@@ -246,6 +246,26 @@ def test_who_lived_long_enough_is_started_again_quickly(household):
     assert household.restarts() == ["worker ended with -9, starting it again in 0.5 s"]
 
 
+def test_what_cannot_be_started_again_is_tried_again_after_a_pause(household, tmp_path):
+    """An upgrade has taken its program away for a while, or the machine has no process left."""
+    program = tmp_path / "program"
+    program.symlink_to("/bin/true")
+    part = Part(name="worker", command=[str(program)], grace_s=60)
+    household.supervisor.add(part)
+    program.unlink()
+
+    def failures():
+        return [line for line in household.said if "cannot be started" in line]
+
+    reached = household.watch(lambda: len(failures()) == 2)
+    program.symlink_to("/bin/true")
+    household.watch(lambda: len(household.restarts()) == 2)
+
+    assert reached
+    assert [line.rsplit(" ", 2)[1] for line in failures()] == ["1.0", "2.0"]
+    assert str(program) in failures()[0]
+
+
 def test_what_a_dead_child_leaves_is_cleared_before_it_starts_again(household):
     """A front end's own processes would keep the port."""
     household.add("api", PARENT)
@@ -424,6 +444,19 @@ class TestSuccessors:
         assert (during, after) == (["worker", "worker 2", "api"], ["worker", "api"])
         assert [each.name for each in supervisor.parts()] == ["worker", "worker 2", "api"]
         assert household.restarts() == []
+
+    @pytest.mark.usefixtures("part")
+    def test_of_a_new_part_that_cannot_be_started_nothing_is_left(self, household):
+        """The others are looked after as before."""
+        supervisor = household.supervisor
+        missing = Part(name="worker 2", command=["/nowhere/chatd"], grace_s=1)
+        with pytest.raises(FileNotFoundError):
+            supervisor.begin_successor(missing)
+        supervisor.abandon("worker 2")
+        supervisor._processes[0].child.kill()
+        household.watch(lambda: len(household.restarts()) == 1)
+
+        assert [each.name for each in supervisor.parts()] == ["worker"]
 
     def test_a_part_without_a_place_ends_for_good(self, household, gate, part):
         """It is not started again."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from cli.instance import running_pid
 from cli.redis_server import free_port
 from tests.servers import Child, python
 from tests.up import Up, processes
@@ -132,6 +133,24 @@ def test_what_cannot_work_is_said_in_one_line(tmp_path, settings, says):
     assert code == 1
     assert says in child.output()
     assert len(child.output().splitlines()) == 1
+
+
+def test_a_restart_that_is_asked_for_during_the_start_ends_nothing(tmp_path):
+    """Here it waits for its port; SIGHUP comes as soon as anybody can know the process id."""
+    with socket.socket() as taken:
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        config = tmp_path / "lakehouse.toml"
+        config.write_text(f'[chatd]\nbind = "127.0.0.1:{port}"\ndata_dir = "{tmp_path}"\n', "utf-8")
+        environ = {"LAKEHOUSE_CONFIG": str(config)}
+        child = Child(python("-m", "cli", "up"), tmp_path / "up.log", environ).start()
+        eventually(lambda: running_pid(tmp_path) == child.pid, what="its process id is known")
+        child.send(signal.SIGHUP)
+        code = child.wait(60)
+
+    assert code == 1
+    assert "cannot be listened on" in child.output()
 
 
 def test_a_redis_that_does_not_answer_is_named(tmp_path):

@@ -79,21 +79,23 @@ def a_broken_report():
 
 
 @pytest.mark.parametrize(
-    ("appendonly", "appendfsync", "durability"),
+    ("appendonly", "appendfsync", "skips", "durability"),
     [
-        ("yes", "always", "always"),
-        ("yes", "everysec", "everysec"),
-        ("yes", "no", "no"),
-        ("no", "always", "none"),
-        (None, None, "unknown"),
+        ("yes", "always", "no", "always"),
+        ("yes", "everysec", "no", "everysec"),
+        ("yes", "no", "no", "no"),
+        ("yes", "always", "yes", "no"),
+        ("no", "always", "no", "none"),
+        (None, None, None, "unknown"),
     ],
 )
-def test_an_audit_says_how_redis_keeps_its_writes(appendonly, appendfsync, durability):
+def test_an_audit_says_how_redis_keeps_its_writes(appendonly, appendfsync, skips, durability):
     """As Redis itself has it, not the configuration."""
 
     class Keeping(fakeredis.FakeRedis):
         def config_get(self, *_names, **_more):
             found = {"appendonly": appendonly, "appendfsync": appendfsync}
+            found["no-appendfsync-on-rewrite"] = skips
             return found if appendonly else {}
 
     assert audited(Keeping(decode_responses=True)).durability == durability

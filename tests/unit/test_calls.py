@@ -44,7 +44,7 @@ def started(store, **changes):
 
 def new_life(client):
     """Redis was started long ago, and now again."""
-    client.set("chatd:restarted", 1)
+    client.delete("chatd:run")
     client.script_flush()
 
 
@@ -77,7 +77,7 @@ def test_a_call_in_flight_is_entered_again(store, client, calls):
 
         assert (gone, store.states([grant.job_id])) == ([None], ["calling"])
         assert client.zcard("leases:ollama") == 1
-        seen, restarted = client.zscore("workers:ollama", WORKER), client.get("chatd:restarted")
+        seen, restarted = client.zscore("workers:ollama", WORKER), client.get("chatd:life")
         assert seen >= float(restarted)
     BOOKS.finish(store, grant)
 

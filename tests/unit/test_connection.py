@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import fakeredis
 import pytest
@@ -67,6 +68,20 @@ def test_a_redis_that_cannot_work_is_refused(facts, says):
         await_redis(server(**facts))
 
 
+@pytest.mark.parametrize("forbidden", ["info", "ping"])
+def test_a_redis_that_may_not_be_asked_is_refused(monkeypatch, forbidden):
+    """At once and with what to allow: no patience would help."""
+    fault = redis.exceptions.NoPermissionError("this user has no permissions to run the command")
+    client = server()
+
+    def refuse(*_args, **_options):
+        raise fault
+
+    monkeypatch.setattr(client, forbidden, refuse)
+    with pytest.raises(ConfigError, match=r"no permissions.*allow it INFO and PING"):
+        await_redis(client)
+
+
 def test_eviction_is_warned_of(caplog):
     """Somebody else's Redis may be set up as a cache."""
     await_redis(server(maxmemory_policy="noeviction"))
@@ -81,10 +96,10 @@ def keeping(**settings):
     """A server whose settings are these; an exception is what it answers instead."""
 
     class Keeping(fakeredis.FakeRedis):
-        def config_get(self, *_names, **_more):
+        def config_get(self, *names, **_more):
             if "error" in settings:
                 raise settings["error"]
-            return settings
+            return {name: settings[name] for name in names if name in settings}
 
     return Keeping(decode_responses=True)
 
@@ -92,6 +107,7 @@ def keeping(**settings):
 EVERYSEC = {"appendonly": "yes", "appendfsync": "everysec"}
 ALWAYS = {"appendonly": "yes", "appendfsync": "always"}
 NOTHING = {"appendonly": "no", "appendfsync": "always"}
+SKIPS = {"no-appendfsync-on-rewrite": "yes"}
 
 
 @pytest.mark.parametrize(
@@ -99,11 +115,12 @@ NOTHING = {"appendonly": "no", "appendfsync": "always"}
     [
         pytest.param(EVERYSEC, "appendfsync everysec", id="a-second-late"),
         pytest.param(NOTHING, "no append-only file", id="not-at-all"),
+        pytest.param(ALWAYS | SKIPS, "no-appendfsync-on-rewrite yes", id="not-at-all-times"),
     ],
 )
 def test_a_redis_that_keeps_less_than_promised_is_refused(settings, found):
     """At boot, with what to change."""
-    with pytest.raises(ConfigError, match=f"{found}.*appendfsync always"):
+    with pytest.raises(ConfigError, match=f"{found}.*always and no-appendfsync-on-rewrite no"):
         check_durability(keeping(**settings), "always")
 
 
@@ -122,6 +139,7 @@ def test_a_redis_that_keeps_what_is_promised_is_taken(durability, settings, capl
     [
         pytest.param(NOTHING, "all jobs are lost", id="nothing-on-disk"),
         pytest.param(EVERYSEC | {"appendfsync": "no"}, "half a minute", id="never-synced"),
+        pytest.param(EVERYSEC | SKIPS, "half a minute", id="not-at-all-times"),
         pytest.param({}, "on trust", id="hides-it"),
         pytest.param({"error": redis.exceptions.NoPermissionError("no")}, "on trust", id="forbids"),
         pytest.param({"error": redis.ResponseError("unknown command")}, "on trust", id="renamed"),
@@ -191,3 +209,19 @@ def test_callers_wait_for_a_connection_instead_of_being_refused():
     pool = connect("redis://127.0.0.1:1/0").connection_pool
 
     assert isinstance(pool, redis.BlockingConnectionPool)
+
+
+def test_a_redis_that_has_become_a_replica_is_left():
+    """The connection is given up, and the call made again on a new one."""
+    connection: Any = connect("redis://127.0.0.1:1/0").connection_pool.make_connection()
+    answers = iter([redis.exceptions.ReadOnlyError("replica"), "done"])
+    given_up: list[Exception] = []
+
+    def call():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert connection.retry.call_with_retry(call, given_up.append) == "done"
+    assert [type(fault).__name__ for fault in given_up] == ["ReadOnlyError"]

@@ -88,6 +88,16 @@ def test_an_ending_comes_back_as_it_was_kept(orphans, store, tmp_path):
     assert orphans.hand_in(store, "ollama") == 0
 
 
+def test_what_was_handed_in_is_remembered_before_its_file_goes(orphans, store, tmp_path):
+    """Redis may forget it once more: the worker then tells it again."""
+    ending = an_ending(store)
+    orphans.keep(ending)
+    seen = []
+    orphans.hand_in(store, "ollama", lambda told: seen.append((told, len(files(tmp_path)))))
+
+    assert seen == [(ending, 1)]
+
+
 def test_a_failure_is_kept_like_an_answer(orphans, store):
     """It may have been billed as well."""
     error = {"code": "upstream_protocol", "message": "that is no answer"}

@@ -147,6 +147,7 @@ class TestPrepare:
             "dir": f'"{config.data_dir}/redis"',
             "appendonly": "yes",
             "appendfsync": "everysec",
+            "no-appendfsync-on-rewrite": "no",
             "save": '""',
             "maxmemory": str(max_memory(config)),
             "maxmemory-policy": "noeviction",

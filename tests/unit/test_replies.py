@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import fakeredis
@@ -9,7 +10,7 @@ import pytest
 
 from chat import replies as replies_module
 from chat.config import ChatdConfig
-from chat.errors import QueueFull
+from chat.errors import QueueFull, QueueUnavailable
 from chat.replies import Replies
 from chat.store import Grant, JobStore
 from tests.store_suite import StoreSuite, a_job
@@ -185,21 +186,48 @@ def test_a_caller_hears_why_a_forgotten_job_is_not_taken_again(replies):
         outcome.raise_error()
 
 
-def test_a_new_subscription_looks_for_forgotten_jobs(replies, client, monkeypatch):
-    """The first one does not: this process has no job yet that could have been forgotten."""
+def test_a_new_life_of_redis_is_looked_at(replies, client, monkeypatch):
+    """Without one nothing can have been forgotten, and the first that is seen is not new."""
+    looks: list[int] = []
+    monkeypatch.setattr(replies, "_admit_forgotten", lambda: looks.append(len(looks)))
+    replies._look_at_life(0.0)
+    replies._look_at_life(0.0)
+    before = list(looks)
+    client.delete("chatd:run")
+    replies._look_at_life(0.0)
+    replies._look_at_life(0.0)
+
+    assert (before, looks) == ([], [0])
+
+
+def test_a_new_life_is_looked_at_until_all_is_admitted(replies, client, monkeypatch):
+    """Redis may go away once more in the middle."""
+
+    def fail():
+        raise QueueUnavailable("away")
+
+    replies._look_at_life(0.0)
+    client.delete("chatd:run")
+    monkeypatch.setattr(replies, "_admit_forgotten", fail)
+    with pytest.raises(QueueUnavailable):
+        replies._look_at_life(0.0)
     looked = threading.Event()
     monkeypatch.setattr(replies, "_admit_forgotten", looked.set)
-    channel = replies.channel
-    client.publish(channel, '{"task_id":"job_other"}')
-    first = looked.is_set()
-    # What a connection that is made anew brings.
-    ready = threading.Event()
-    ready.set()
-    pubsub = Scripted([{"type": "subscribe", "data": 1}])
-    with pytest.raises(StopIteration):
-        replies._drain(pubsub, ready)
+    replies._look_at_life(0.0)
 
-    assert (first, looked.is_set()) == (False, True)
+    assert looked.is_set()
+
+
+@pytest.mark.parametrize("message", [{"type": "subscribe", "data": 1}, None])
+def test_redis_is_asked_for_its_life(replies, monkeypatch, message):
+    """At each subscription, and every two seconds: a dead connection may bring nothing at all."""
+    looked = threading.Event()
+    monkeypatch.setattr(replies, "_look_at_life", lambda _: looked.set())
+    monkeypatch.setattr(replies_module, "_SWEEP_S", 0.0)
+    with pytest.raises(StopIteration):
+        replies._drain(Scripted([message]), threading.Event())
+
+    assert looked.is_set()
 
 
 def test_an_accepted_job_is_admitted_again(store, replies, client):
@@ -221,7 +249,7 @@ def test_an_accepted_job_is_admitted_again(store, replies, client):
 def test_an_accepted_job_that_is_refused_this_time_is_told_of(replies, caplog, monkeypatch):
     """The log is the only place that is left."""
 
-    def admit(_):
+    def admit(_, **_more):
         message = "the queue is full"
         raise QueueFull(message)
 
@@ -236,20 +264,34 @@ def test_an_accepted_job_that_is_refused_this_time_is_told_of(replies, caplog, m
 def test_accepted_jobs_are_remembered_for_seconds_and_up_to_a_size(replies, monkeypatch):
     """By then they are on Redis' disk; and the oldest go first when there are too many."""
     now = [1000.0]
-    monkeypatch.setattr("chat.replies.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(replies_module, "_REMEMBER_CHARACTERS", 70)
     old, big, young = a_job(), a_job(), a_job()
-    assert len(old.request.messages[0].content) == 28
+    size = len(json.dumps(old.request.to_wire(), ensure_ascii=False))
+    monkeypatch.setattr("chat.replies.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(replies_module, "_REMEMBER_CHARACTERS", 2 * size)
     replies.remember(old)
     now[0] += 4
     for job in (big, young):
         replies.remember(job)
     first = [recent.job for recent in replies._recent]
-    replies._forget_old(now[0] + 4)
+    replies._look_at_life(now[0] + 4)
     still = len(replies._recent)
-    replies._forget_old(now[0] + 6)
+    replies._look_at_life(now[0] + 6)
 
     assert (first, still, len(replies._recent), replies._recent_size) == ([big, young], 2, 0, 0)
+
+
+def test_what_is_remembered_is_kept_while_redis_says_nothing(replies, monkeypatch):
+    """However long: it may have forgotten it."""
+
+    def away():
+        raise QueueUnavailable("away")
+
+    replies.remember(a_job())
+    monkeypatch.setattr(replies._store, "life", away)
+    with pytest.raises(QueueUnavailable):
+        replies._look_at_life(1e9)
+
+    assert len(replies._recent) == 1
 
 
 class Scripted:
@@ -259,5 +301,5 @@ class Scripted:
         self.messages = iter(messages)
 
     def get_message(self, timeout):
-        assert timeout > 0
+        assert timeout >= 0
         return next(self.messages)

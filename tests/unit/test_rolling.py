@@ -39,9 +39,12 @@ class FakeSupervisor:
     starting: FakeChild | None = None
     gone: list[FakeChild] = field(default_factory=list)
     asked: bool = False
+    fault: OSError | None = None
 
     def begin_successor(self, part: Part) -> FakeChild:
         self.did.append(f"begin {part.name}")
+        if self.fault is not None:
+            raise self.fault
         self.starting = FakeChild(part)
         return self.starting
 
@@ -258,6 +261,23 @@ class TestRestarter:
 
         assert (given_up.begun, given_up.ended) == (1, 1)
         assert given_up.fault.startswith("the restart was given up: the new keeper ended with 1")
+        assert desk.notes.told[-1] == Restarts(2, 2)
+
+    def test_a_process_that_cannot_be_started_is_no_successor(self, desk: Desk) -> None:
+        """All runs on, and the next restart may be asked for when the program is there again."""
+        desk.house.fault = FileNotFoundError(2, "No such file or directory", "/venv/bin/python")
+        desk.house.asked = True
+        desk.turn(2)
+        given_up = desk.notes.told[-1]
+        did = list(desk.house.did)
+        desk.house.fault = None
+        desk.house.asked = True
+        desk.turn(6)
+
+        assert did == ["begin keeper", "abandon keeper"]
+        assert (given_up.begun, given_up.ended) == (1, 1)
+        assert "the new keeper could not be started ([Errno 2] No such file" in given_up.fault
+        assert "/venv/bin/python" in given_up.fault
         assert desk.notes.told[-1] == Restarts(2, 2)
 
     def test_a_full_disk_keeps_nobody_from_restarting(

@@ -1,0 +1,3 @@
+-- The present life of the server; see `life`.
+let_through()
+return life(now_ms())
