@@ -15,7 +15,7 @@ from api.hangup import HangupMonitor
 from api.stopping import Stopping
 from chat.batches.folder import BatchStore
 from chat.catalogue import Catalogue
-from chat.connection import connect, redis_url
+from chat.connection import check_durability, connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
 from chat.files import FileStore
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
@@ -135,6 +135,11 @@ class FrontEnd:
             # `chatd up` may still be starting its Redis; the next request tries again.
             raise QueueUnavailable(str(error)) from error
         client = connect(url)
+        try:
+            check_durability(client, self.config.durability)
+        except ConfigError as error:
+            # Nothing is accepted that could be lost although it was promised to be kept.
+            raise QueueUnavailable(str(error)) from error
         store = JobStore(client, self.config)
         # The listener's client is its own: a busy pool must not keep it from subscribing again.
         return Connections(

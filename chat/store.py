@@ -186,12 +186,22 @@ class JobStore(Reader, Upkeep):
 
     # -- the worker
 
-    def start(self, job_id: str, *, worker: str, token: str, may_wait: bool = True) -> Grant | Held:
+    def start(
+        self,
+        job_id: str,
+        *,
+        worker: str,
+        token: str,
+        may_wait: bool = True,
+        give_back: bool = False,
+    ) -> Grant | Held:
         """Take a permit and open an attempt; the same token gets the same grant again.
 
         ``may_wait``: whether an interactive job may still wait in its slot for its budget.
+        ``give_back``: nothing is to begin; the wake-up goes back to its place.
         """
-        reply = self._run("start", job_id, worker, token, "" if may_wait else "park")
+        mode = "back" if give_back else "" if may_wait else "park"
+        reply = self._run("start", job_id, worker, token, mode)
         match reply:
             case ["wait", room, milliseconds, why]:
                 return Held("wait", why, room, int(milliseconds) / 1000)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chat.config import PLACES, ChatdConfig, LimitConfig, ProviderConfig
+from chat.connection import embedded_url_file
 from chat.errors import ChatError, ConfigError
 from chat.keys import resolve_key
 from chat.registry import Names, registered
+from cli.instance import running_pid
 
 __all__ = ["Level", "ProviderRow", "Report", "Row", "check", "provider_rows"]
 
@@ -151,6 +153,9 @@ def _redis_row(config: ChatdConfig, ping: Callable[[], object]) -> Row:
     except (ChatError, ConfigError) as error:
         if config.redis_url:
             return Row(Level.WRONG, "redis", str(error))
+        if running_pid(config.data_dir) is not None:
+            log = embedded_url_file(config).with_name("redis.log")
+            return Row(Level.WRONG, "redis", f"{error}; what Redis says of it stands in {log}")
         return Row(Level.NOTE, "redis", f"not running yet; `chatd up` starts it ({error})")
     return Row(Level.OK, "redis", "answers")
 

@@ -50,8 +50,8 @@ class Instance:
             write_json(self._state, asdict(Restarts()))
         except OSError as error:
             raise ConfigError(
-                f"{data_dir} cannot be made or written ({error.strerror}); set [chatd] data_dir "
-                "to a folder of this user"
+                f"{data_dir} cannot be made or written ({error.strerror}); let this user write "
+                "there and see that its disk has room, or set [chatd] data_dir to another folder"
             ) from error
 
     def tell(self, restarts: Restarts) -> None:

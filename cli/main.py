@@ -24,6 +24,8 @@ from cli.restart import restart
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+
 
 class _Group(click.Group):
     """Says what is wrong with the configuration in one line instead of a traceback."""
@@ -33,6 +35,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except (ConfigError, QueueUnavailable) as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            # Whatever a command says of it is for what it has begun; this is no verdict of its.
+            click.echo("Interrupted", err=True)
+            raise SystemExit(_INTERRUPTED) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

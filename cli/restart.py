@@ -85,7 +85,10 @@ def watch(
             # Perhaps one that was asked for earlier, and goes first.
             idle_since = clock()
         elif clock() - idle_since > _NOTICED_S:
-            return f"`chatd up` (pid {pid}) does not begin within {_NOTICED_S:.0f} s; see its log"
+            return (
+                f"`chatd up` (pid {pid}) does not begin within {_NOTICED_S:.0f} s, or cannot write "
+                "down how it goes, as on a full disk; its log says which"
+            )
         if now.doing and now.doing != said:
             said = now.doing
             say(said)

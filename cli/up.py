@@ -15,7 +15,7 @@ import redis
 import requests
 
 from chat.config import load_config
-from chat.connection import await_redis, connect
+from chat.connection import await_redis, check_durability, connect
 from chat.errors import ConfigError, QueueUnavailable
 from chat.handover import LISTEN_FD
 from chat.logs import configure
@@ -107,7 +107,9 @@ def _supervise(
                     grace_s=config.timeout_s + _GRACE_S,
                 )
             )
-        if _redis_came(supervisor, connect(url, timeout_s=1, retries=0)):
+        client = connect(url, timeout_s=1, retries=0)
+        if _redis_came(supervisor, client):
+            check_durability(client, config.durability)
             for part in parts_of(config, names, listener):
                 supervisor.add(part)
             supervisor.watch(turn)

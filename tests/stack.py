@@ -18,6 +18,11 @@ from tests.waiting import eventually
 
 __all__ = ["Stack"]
 
+#: The keys of whoever runs this stay out of it: their providers would have no worker.
+_NO_KEYS = dict.fromkeys(
+    ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY"), ""
+)
+
 
 class Stack:
     """Redis, keeper, workers and front end on one configuration.
@@ -61,7 +66,7 @@ class Stack:
                 lines += [f'go_base_url = "{url}/go"']
         lines.append(tail)
         self.config_file.write_text("\n".join(lines) + "\n", "utf-8")
-        self.environ = {"LAKEHOUSE_CONFIG": str(self.config_file), **(environ or {})}
+        self.environ = {"LAKEHOUSE_CONFIG": str(self.config_file), **_NO_KEYS, **(environ or {})}
         self.config = load_config(self.config_file)
         self.api = self.child("api", "api")
         self.keeper = self.child("keeper", "keeper")
@@ -82,8 +87,13 @@ class Stack:
             self.redis.start()
         for child in (self.keeper, *self.workers.values(), self.api):
             child.start()
-        if ready:
-            eventually(self.ready, within_s=60, what=f"ready; {self.api.output()[-2000:]}")
+        try:
+            if ready:
+                eventually(self.ready, within_s=60, what="the front end is ready")
+        except AssertionError:
+            print(self.api.output()[-2000:])  # noqa: T201 - pytest shows it with the failure
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:

@@ -86,7 +86,9 @@ class Runner:
         *,
         lines_up: bool = True,
     ) -> bool:
-        """Run a job to its end. False: this worker is stopping, and the wake-up goes back.
+        """Run a job to its end, or give it back when this worker is stopping.
+
+        False: it could not be given back, and its wake-up is still in this worker's hand.
 
         ``decided`` is called once, with the room for batch jobs, as soon as it is known whether
         this job starts; with ``None`` if that never becomes known. ``lines_up`` is false for batch
@@ -142,20 +144,36 @@ class Runner:
                 if since is None:
                     waits_for_budget_since = time.monotonic()
                 self._stopping.wait(answer.wait_s)
-        return None
+        return self._give_back(job_id, token)
+
+    def _give_back(self, job_id: str, token: str) -> Grant | Held | None:
+        """Put the wake-up where it was, before younger ones; ``None`` when Redis is away.
+
+        A grant whose reply was lost shows up here as well, and is run to its end.
+        """
+        try:
+            return self._store.start(job_id, worker=self._worker, token=token, give_back=True)
+        except QueueUnavailable as error:
+            _log.warning("job %s cannot be given back just now: %s", job_id, error)
+            return None
 
     def _start(self, job_id: str, token: str, *, may_wait: bool) -> Grant | Held | None:
         """What the store says, asked again while Redis is away; ``None``: nobody will know.
 
-        A worker that is told to stop meanwhile goes on asking for a while: if Redis has granted the
-        call and only the answer was lost, the job would end as lost though nothing was sent.
+        A worker that is told to stop meanwhile goes on asking for a while, and gives the job back:
+        if Redis has granted the call and only the answer was lost, the job would end as lost though
+        nothing was sent.
         """
         pause = _PERMIT_S
         give_up_at = math.inf
         while True:
             try:
                 return self._store.start(
-                    job_id, worker=self._worker, token=token, may_wait=may_wait
+                    job_id,
+                    worker=self._worker,
+                    token=token,
+                    may_wait=may_wait,
+                    give_back=self._stopping.is_set(),
                 )
             except QueueUnavailable as error:
                 _log.warning("job %s waits for Redis: %s", job_id, error)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from celery import Celery, signals
-from celery.exceptions import Reject
+from celery.exceptions import CPendingDeprecationWarning, Reject
 from celery.platforms import SecurityWarning
 
 from chat.builder import build_model_source, build_registry
@@ -141,6 +141,8 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     )
     # Celery warns of root because of pickle, which this worker does not accept.
     warnings.simplefilter("ignore", SecurityWarning)
+    # And, when Redis goes, of a setting that leaves running tasks alone, which is what we want.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     define_task(app, runner)
     await_redis(store.redis)
     check_durability(store.redis, config.durability)

@@ -189,7 +189,7 @@ def running(
             Path(folder),
             {provider: upstream.url},
             concurrency=concurrency,
-            environ=_KEYS | {f"{provider.upper()}_API_KEY": "sk-made-up"},
+            environ={f"{provider.upper()}_API_KEY": "sk-made-up"},
             settings=settings,
             tail=lines,
         )
@@ -207,12 +207,6 @@ def running(
             scene.stop_further()
             stack.stop()
             upstream.stop()
-
-
-#: The keys of whoever runs this stay out of it.
-_KEYS = dict.fromkeys(
-    ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY"), ""
-)
 
 
 def _workers(stack: Stack, provider: str) -> int:

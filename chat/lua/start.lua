@@ -1,5 +1,6 @@
 -- Take a permit and open an attempt, immediately before the upstream call. The same token gets the same grant again.
--- ARGV: 1 id, 2 worker, 3 token, 4 'park' when an interactive job has waited long enough in its slot
+-- ARGV: 1 id, 2 worker, 3 token, 4 'park' when an interactive job has waited long enough in its slot, 'back' when the
+--       worker is told to stop
 -- Returns {'go', room, attempt, request, model, upstream model, remaining ms, queue ms, record, lane, request id,
 --          refused, answered, unknown}: the record is for re-creation, the counts are those of earlier attempts
 --       | {'wait', room, ms, why} | {'parked', room, why} | {'skip', room, state} nothing to do | {'gone', room}
@@ -47,8 +48,8 @@ local function wait(ms, why)
   return reply('wait', int(math.max(1, math.ceil(ms))), why)
 end
 
--- The wake-up was fetched just before its provider was drained, and goes back to the front of its list: behind those that
--- were put back before it and are of older jobs, since the threads of all workers come here in any order.
+-- The wake-up goes back to the front of its list, as it was fetched just before its provider was drained or its worker
+-- told to stop: behind those that were put back before it and are of older jobs, since threads come here in any order.
 local MOST_BEFORE = 100
 local function put_back(why)
   if job.seq == '-1' then  -- It came back to the front before; again nobody is sent past it.
@@ -86,6 +87,7 @@ if now >= deadline then
   return reply('skip', 'expired')
 end
 if drained_since(provider) then return put_back('drained') end
+if ARGV[4] == 'back' then return put_back('stopping') end
 if not settings then return wait(1000, 'settings') end
 if is_recalling(provider, now) then return wait(50, 'restart') end
 

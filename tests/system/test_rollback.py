@@ -112,12 +112,18 @@ def test_durability_always_is_checked_at_the_start(upstream, tmp_path):
     stack = Stack(tmp_path, {"ollama": upstream.url}, settings='durability = "always"')
     stack.redis.start()
     try:
-        worker, keeper = stack.workers["ollama"].start(), stack.keeper.start()
-        assert (worker.wait(), keeper.wait()) == (1, 1)
-        assert "appendfsync everysec" in worker.output()
-        assert "appendfsync everysec" in keeper.output()
+        up = stack.child("up", "up").start()
+        for part in (stack.workers["ollama"].start(), stack.keeper.start(), up):
+            assert part.wait() == 1
+            assert "appendfsync everysec" in part.output()
+        # The front end lives, and accepts nothing.
+        stack.api.start()
+        eventually(lambda: "Listening at" in stack.api.output(), what="it listens")
+        reply = stack.chat("promised")
+        assert reply.status_code == 503
+        assert "appendfsync everysec" in reply.json()["error"]["message"]
     finally:
-        stack.redis.stop()
+        stack.stop()
 
 
 def test_durability_always_works(upstream, tmp_path):

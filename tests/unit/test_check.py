@@ -100,6 +100,18 @@ class TestCheck:
         )
 
     @pytest.mark.parametrize("ping", [silent, unstarted])
+    def test_our_own_redis_is_wrong_while_chatd_up_runs(
+        self, config: ChatdConfig, ping: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It has been started, and something is the matter with it; its own log says what."""
+        monkeypatch.setattr("cli.check.running_pid", lambda _: 17)
+        assert callable(ping)
+        report = check(config, {}, ping)
+
+        assert not report.ok
+        assert "redis.log" in report.rows[-1].found
+
+    @pytest.mark.parametrize("ping", [silent, unstarted])
     def test_our_own_redis_may_still_be_down(self, config: ChatdConfig, ping: object) -> None:
         """``chatd up`` starts it, so that checking comes before starting."""
         assert callable(ping)

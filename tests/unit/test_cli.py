@@ -195,3 +195,16 @@ class TestCheck:
 
         assert run.exit_code == 1
         assert "secret-password" not in run.output
+
+
+def test_ctrl_c_is_no_verdict(monkeypatch):
+    """Wherever it comes: 1 would be one, as of `chatd audit`."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.main.load_config", interrupted)
+    result = CliRunner().invoke(main, ["check"])
+
+    assert result.exit_code == 130
+    assert "Interrupted" in result.output

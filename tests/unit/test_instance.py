@@ -60,7 +60,7 @@ def test_two_do_not_share_a_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """With the way out."""
     (tmp_path / "file").write_text("", "ascii")
-    with pytest.raises(ConfigError, match=r"set \[chatd\] data_dir to a folder of this user"):
+    with pytest.raises(ConfigError, match=r"set \[chatd\] data_dir to another folder"):
         Instance(tmp_path / "file" / "data")
 
 
