@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from bench.scenes.callers import Call, Callers, Way, clients
 from bench.scenes.scene import Report, percentile
 from bench.upstream import Conduct, Upstream
@@ -53,10 +55,14 @@ class Run:
 
 @dataclass(slots=True)
 class World:
-    """A running chatd, the upstream behind it, and when it was restarted."""
+    """A running chatd, the upstream behind it, and when it was restarted.
+
+    ``sent_again`` is known at its end: how many wake-ups were lost on the way.
+    """
 
     up: Up
     upstream: Upstream
+    sent_again: int = 0
     restarts: list[tuple[float, float]] = field(default_factory=list)
 
     def restart(self) -> bool:
@@ -89,7 +95,10 @@ def _running(conduct: Callable[[str], Conduct], settings: str = "") -> Iterator[
                 settings=f"models_refresh_s = 0\n{settings}",
                 tail=f"[chatd.providers.ollama]\nworkers = 2\nconcurrency = {_PERMITS}",
             )
-            yield World(up, upstream)
+            world = World(up, upstream)
+            yield world
+            overview = requests.get(f"{up.url}/v1/chat/providers", timeout=10).json()
+            world.sent_again = overview["jobs"]["republished"]
         finally:
             if up is not None:
                 up.child.stop(60)
@@ -186,6 +195,9 @@ def _nobody_harmed(report: Report, world: World, calls: Sequence[Call]) -> None:
     beyond = {question: n for question, n in world.upstream.calls.items() if n > 1}
     report.say("upstream calls", world.upstream.calls.total())
     report.rule(f"upstream calls beyond one per question: {len(beyond)}", not beyond)
+    # A stopping worker gives back what it holds: otherwise that waits for half a minute.
+    lost = world.sent_again
+    report.rule(f"wake-ups that had to be sent again: {lost}", not lost)
     asked = {call.question for call in calls}
     report.rule("every question reached the upstream", asked <= set(world.upstream.calls))
 
