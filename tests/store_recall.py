@@ -243,8 +243,8 @@ class StoreRecall(StoreBase):
         self.back_to(client, then)
 
         assert self.reassert(store, second) == "taken"
+        assert client.zrange("leases:ollama", 0, -1) == [f"{job.id} t2"]
         assert self.said(store.finish(ended)) == ("late", "calling")
-        assert client.zcard("leases:ollama") == 1
         assert self.held(store, job) == ("skip", "calling")
         assert self.finish(store, second) == ("done", "succeeded")
         assert self.ledger(store, job) == [(1, "rate_limited", "no"), (2, "succeeded", "yes")]
@@ -321,6 +321,7 @@ class StoreRecall(StoreBase):
         life = store.life()
         assert self.beat(store, life=life) == []
         seen = client.zscore("workers:ollama", WORKER)
+        assert int(client.get("chatd:alive")) == seen
         self.new_life(client)
 
         assert self.beat(store, life=life) is None
