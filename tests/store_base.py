@@ -16,7 +16,17 @@ from chat.store import Finished, Grant, Held, JobStore
 from chat.types import JSON, ChatRequest, Lane, Message, Role
 from tests.store_books import balance
 
-__all__ = ["BATCH", "DAY_MS", "QUEUE", "StoreBase", "a_job", "balance", "ms_of", "now_ms"]
+__all__ = [
+    "BATCH",
+    "DAY_MS",
+    "QUEUE",
+    "StoreBase",
+    "a_job",
+    "balance",
+    "ms_of",
+    "new_life",
+    "now_ms",
+]
 
 QUEUE = "chat.ollama"
 BATCH = "chat.ollama.batch"
@@ -45,6 +55,15 @@ def now_ms(client: redis.Redis) -> int:
 def ms_of(text: str) -> int:
     """An RFC 3339 time as ms since the epoch."""
     return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def new_life(client: redis.Redis) -> None:
+    """Let the server be started anew: without scripts, and later than its last life began."""
+    began = client.get("chatd:life")
+    while began is not None and now_ms(client) <= int(str(began)):
+        pass
+    client.script_flush()
+    client.delete("chatd:run")
 
 
 class StoreBase:

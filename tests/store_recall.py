@@ -10,7 +10,7 @@ from chat.errors import QueueFull
 from chat.jobs import JobState
 from chat.store import Held, JobStore
 from chat.types import JSON, Lane
-from tests.store_base import BATCH, QUEUE, StoreBase, a_job, now_ms
+from tests.store_base import BATCH, QUEUE, StoreBase, a_job, new_life, now_ms
 
 WORKER = "ollama-1@here"
 
@@ -275,11 +275,6 @@ class StoreRecall(StoreBase):
 
     # -- restarts
 
-    def new_life(self, client) -> None:
-        """The server is started anew, without scripts or with them, as an old Redis keeps them."""
-        client.script_flush()
-        client.delete("chatd:run")
-
     def beat(self, store, worker=WORKER, life=None):
         return store.heartbeat(worker, "ollama", [], life=life)
 
@@ -298,7 +293,7 @@ class StoreRecall(StoreBase):
         same = store.life()
         self.age_life(client, 60)
         aged = store.life()
-        self.new_life(client)
+        new_life(client)
         after_restart = store.life()
         client.flushdb()
 
@@ -322,7 +317,7 @@ class StoreRecall(StoreBase):
         assert self.beat(store, life=life) == []
         seen = client.zscore("workers:ollama", WORKER)
         assert int(client.get("chatd:alive")) == seen
-        self.new_life(client)
+        new_life(client)
 
         assert self.beat(store, life=life) is None
         assert client.zscore("workers:ollama", WORKER) == seen
@@ -331,7 +326,7 @@ class StoreRecall(StoreBase):
     def test_nothing_starts_before_every_worker_has_been_heard(self, store, client):
         """A call that Redis has forgotten would begin twice."""
         self.heard(client, 1, WORKER, "ollama-2@here")
-        self.new_life(client)
+        new_life(client)
         job, batch = self.admitted(store), self.admitted(store, lane=Lane.BATCH)
 
         nobody = [self.refused(store, one.id) for one in (job, batch)]
@@ -348,7 +343,7 @@ class StoreRecall(StoreBase):
         """Fifteen seconds: it lived when Redis ended, however long ago that is."""
         self.heard(client, silent_s, "ollama-9@elsewhere")
         client.set("chatd:alive", now_ms(client) - outage_s * 1000)
-        self.new_life(client)
+        new_life(client)
         job = self.admitted(store)
         held = store.start(job.id, worker=WORKER, token="t1")
         self.age_life(client, 15)
@@ -362,14 +357,14 @@ class StoreRecall(StoreBase):
         """It was not heard in the last seconds of the life before."""
         self.heard(client, outage_s + 16, "ollama-9@elsewhere")
         client.set("chatd:alive", now_ms(client) - outage_s * 1000)
-        self.new_life(client)
+        new_life(client)
 
         self.start(store, self.admitted(store).id)
 
     def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(self, store, client):
         """Its host has started another one."""
         self.heard(client, 1, "ollama-9@here")
-        self.new_life(client)
+        new_life(client)
         job = self.admitted(store)
         before = self.refused(store, job.id)
         store.forget_worker("ollama", "ollama-9@here")
@@ -390,7 +385,7 @@ class StoreRecall(StoreBase):
         job = self.admitted(store)
         grant = self.start(store, job.id)
         self.heard(client, 1, "ollama-2@here")
-        self.new_life(client)
+        new_life(client)
 
         assert self.start(store, job.id).attempt == grant.attempt
 
@@ -398,7 +393,7 @@ class StoreRecall(StoreBase):
         """It is in a worker's hand, as with any wait."""
         (job,) = self.batch(store, 1)
         self.heard(client, 1, "ollama-2@here")
-        self.new_life(client)
+        new_life(client)
 
         assert self.held(store, job) == ("wait", "restart")
         seq, mark, empty = store.marks(BATCH)

@@ -7,7 +7,7 @@ import pytest
 
 from chat.config import ChatdConfig
 from chat.store import JobStore
-from tests.store_base import StoreBase, a_job, balance
+from tests.store_base import StoreBase, a_job, balance, new_life
 from workers import calls as calls_module
 from workers.calls import Calls
 
@@ -40,12 +40,6 @@ def started(store, **changes):
     job = a_job(**changes)
     store.admit(job)
     return BOOKS.start(store, job.id, job.id)
-
-
-def new_life(client):
-    """Redis was started long ago, and now again."""
-    client.delete("chatd:run")
-    client.script_flush()
 
 
 def restart(client, *forgotten):

@@ -13,6 +13,7 @@ from chat.config import ChatdConfig
 from chat.errors import QueueFull, QueueUnavailable
 from chat.replies import Replies
 from chat.store import Grant, JobStore
+from tests.store_base import new_life
 from tests.store_suite import StoreSuite, a_job
 
 
@@ -193,7 +194,7 @@ def test_a_new_life_of_redis_is_looked_at(replies, client, monkeypatch):
     replies._look_at_life(0.0)
     replies._look_at_life(0.0)
     before = list(looks)
-    client.delete("chatd:run")
+    new_life(client)
     replies._look_at_life(0.0)
     replies._look_at_life(0.0)
 
@@ -207,7 +208,7 @@ def test_a_new_life_is_looked_at_until_all_is_admitted(replies, client, monkeypa
         raise QueueUnavailable("away")
 
     replies._look_at_life(0.0)
-    client.delete("chatd:run")
+    new_life(client)
     monkeypatch.setattr(replies, "_admit_forgotten", fail)
     with pytest.raises(QueueUnavailable):
         replies._look_at_life(0.0)
