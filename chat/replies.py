@@ -15,9 +15,7 @@ import os
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +23,7 @@ from redis.exceptions import RedisError
 
 from chat.errors import ChatError, QueueUnavailable
 from chat.jobs import JobState, Outcome
+from chat.memory import Memory
 
 if TYPE_CHECKING:
     import redis
@@ -37,21 +36,9 @@ __all__ = ["Replies", "Waiter"]
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for which a job that nobody waits for is remembered after its admission: more than Redis
-#: may forget of what it has confirmed.
-_REMEMBER_S = 5.0
-#: Characters of requests that are remembered at the most.
-_REMEMBER_CHARACTERS = 64 << 20
 #: Seconds after which a waiter's key is read although nobody announced it.
 _SWEEP_S = 2.0
 _RECONNECT_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Recent:
-    job: NewJob
-    at: float
-    size: int
 
 
 class Waiter:
@@ -101,8 +88,7 @@ class Replies:
         self._lock = threading.Lock()
         self._pid: int | None = None
         self._waiting: dict[str, set[Waiter]] = {}
-        self._recent: deque[_Recent] = deque()
-        self._recent_size = 0
+        self._recent: Memory[NewJob] = Memory()
         self._life = ""
         self._channel = ""
 
@@ -139,12 +125,7 @@ class Replies:
         Should Redis forget it, it is admitted again: its caller was told that it is accepted.
         """
         self._ensure_listener()
-        size = len(json.dumps(job.request.to_wire(), ensure_ascii=False))
-        with self._lock:
-            self._recent.append(_Recent(job, time.monotonic(), size))
-            self._recent_size += size
-            while self._recent_size > _REMEMBER_CHARACTERS:
-                self._forget_first()
+        self._recent.keep(job, len(json.dumps(job.request.to_wire(), ensure_ascii=False)))
 
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting."""
@@ -163,7 +144,6 @@ class Replies:
             self._channel = f"chatd:reply:{uuid.uuid4().hex}"
             self._waiting = {}
             self._recent.clear()
-            self._recent_size = 0
             self._life = ""
             ready = threading.Event()
             threading.Thread(
@@ -233,10 +213,7 @@ class Replies:
         """Whether Redis has a new life, of which the subscription may have heard nothing."""
         life = self._store.life()
         if self._life in ("", life):
-            # What was admitted some seconds ago has outlived them: it is on Redis' disk.
-            with self._lock:
-                while self._recent and self._recent[0].at < now - _REMEMBER_S:
-                    self._forget_first()
+            self._recent.forget_old(now)
         else:
             self._admit_forgotten()
         self._life = life
@@ -249,7 +226,7 @@ class Replies:
         """
         with self._lock:
             waiters = [one for many in self._waiting.values() for one in many if one.again]
-            jobs = [recent.job for recent in self._recent]
+        jobs = self._recent.all()
         gone = set(self._store.forgotten([waiter.job_id for waiter in waiters]))
         for waiter in waiters:
             if waiter.job_id in gone and waiter.again is not None:
@@ -281,9 +258,6 @@ class Replies:
             "job %s was forgotten by Redis and admitted again", job_id, extra={"job_id": job_id}
         )
         return None
-
-    def _forget_first(self) -> None:
-        self._recent_size -= self._recent.popleft().size
 
     def _deliver(self, outcome: Outcome) -> None:
         with self._lock:

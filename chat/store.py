@@ -71,8 +71,8 @@ class Held:
     """No call now.
 
     ``kind``: ``wait`` and ask again in ``wait_s``; ``parked`` until its budget opens; ``back``, the
-    provider is drained and the wake-up lies in its list again; ``skip``, since the job is in state
-    ``why`` already; ``gone``, there is no such job.
+    wake-up lies in its list again, since the provider is drained or the worker stops; ``skip``,
+    since the job is in state ``why`` already; ``gone``, there is no such job.
     """
 
     kind: str

@@ -15,7 +15,6 @@ from cli.away import Away, away_is_3
 __all__ = ["audit"]
 
 _BROKEN = 1
-_INTERRUPTED = 130
 
 
 @click.command()
@@ -54,9 +53,6 @@ def audit(as_json: bool, limit: int) -> None:  # noqa: FBT001 - click names the 
             f"{error.filename}: cannot be read ({error.strerror}); run it as the user that runs "
             "the workers"
         ) from error
-    except KeyboardInterrupt:
-        click.echo("Interrupted", err=True)
-        raise SystemExit(_INTERRUPTED) from None
     if as_json:
         click.echo(json.dumps(report.to_wire(), ensure_ascii=False))
     else:

@@ -9,11 +9,14 @@ import click
 
 from chat.errors import ConfigError, QueueUnavailable
 
-__all__ = ["Away", "away_is_3"]
+__all__ = ["INTERRUPTED", "Away", "away_is_3"]
+
+#: The exit code after Ctrl-C.
+INTERRUPTED = 130
 
 
 class Away(click.ClickException):
-    """What is asked is not there, or the configuration cannot be used: nothing is known."""
+    """What is asked does not answer, or the configuration cannot be used: nothing is known."""
 
     exit_code = 3
 

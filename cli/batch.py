@@ -13,6 +13,7 @@ import click
 
 from chat.addresses import http_url_fault
 from chat.config import load_config
+from cli.away import INTERRUPTED, Away
 
 if TYPE_CHECKING:
     from cli.batch_client import BatchClient
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["batch"]
 
 _FAILED = 1
-_INTERRUPTED = 130
-
-
-class _Away(click.ClickException):
-    """chatd does not answer, or not now."""
-
-    exit_code = 3
 
 
 class _Batch(click.Group):
@@ -41,7 +35,7 @@ class _Batch(click.Group):
         try:
             return super().invoke(ctx)
         except CallError as error:
-            kind = _Away if isinstance(error, Unavailable) else click.ClickException
+            kind = Away if isinstance(error, Unavailable) else click.ClickException
             raise kind(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
@@ -52,7 +46,7 @@ class _Batch(click.Group):
             ) from error
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
-            raise SystemExit(_INTERRUPTED) from None
+            raise SystemExit(INTERRUPTED) from None
 
 
 @click.group(cls=_Batch)
@@ -310,7 +304,7 @@ def _watch(
             over = run_watch(fetch, display, patience_s=patience_s, interval_s=interval_s)
     except KeyboardInterrupt:
         click.echo(detached(batch_id, url), err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     except Unavailable as error:
         raise Unavailable(f"{error}; {hint('watch', batch_id, url)} comes back to it") from error
     for told in ended(over, url):

@@ -12,7 +12,7 @@ from chat.config import load_config
 from chat.errors import QueueUnavailable
 from chat.jobs import rfc3339
 from chat.routing import PROVIDERS
-from cli.away import Away, away_is_3
+from cli.away import INTERRUPTED, Away, away_is_3
 
 if TYPE_CHECKING:
     from chat.store import JobStore
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["drain", "resume", "wait_for_calls"]
 
 _RESUMED = 1
-_INTERRUPTED = 130
 #: Seconds between two looks at the calls in flight.
 _LOOK_S = 0.2
 
@@ -58,7 +57,7 @@ def drain(provider: str, no_wait: bool) -> None:  # noqa: FBT001 - click names t
             click.echo(
                 f"Interrupted; {provider} stays drained until `chatd resume {provider}`", err=True
             )
-            raise SystemExit(_INTERRUPTED) from None
+            raise SystemExit(INTERRUPTED) from None
         except QueueUnavailable as error:
             raise Away(f"{provider} stays drained; its calls cannot be counted: {error}") from error
     if not ended:

@@ -15,6 +15,7 @@ from chat.addresses import is_loopback
 from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
 from cli.audit import audit
+from cli.away import INTERRUPTED
 from cli.batch import batch
 from cli.drain import drain, resume
 from cli.restart import restart
@@ -23,8 +24,6 @@ from cli.restart import restart
 # replace blocking sockets before anything holds on to them.
 
 __all__ = ["main"]
-
-_INTERRUPTED = 130
 
 
 class _Group(click.Group):
@@ -38,7 +37,7 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             # Whatever a command says of it is for what it has begun; this is no verdict of its.
             click.echo("Interrupted", err=True)
-            raise SystemExit(_INTERRUPTED) from None
+            raise SystemExit(INTERRUPTED) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

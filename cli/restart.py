@@ -11,13 +11,12 @@ from pathlib import Path
 import click
 
 from chat.config import load_config
-from cli.away import Away, away_is_3
+from cli.away import INTERRUPTED, Away, away_is_3
 from cli.instance import Restarts, restarts_of, running_pid
 
 __all__ = ["restart", "watch"]
 
 _GIVEN_UP = 1
-_INTERRUPTED = 130
 #: Seconds between two looks, and seconds within which a `chatd up` has noticed the signal.
 _LOOK_S = 0.2
 _NOTICED_S = 30.0
@@ -56,7 +55,7 @@ def restart() -> None:
         ) from error
     except KeyboardInterrupt:
         click.echo("Interrupted; the restart goes on", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     if fault:
         click.echo(f"Error: {fault}", err=True)
         raise SystemExit(_GIVEN_UP)

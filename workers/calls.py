@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from chat.errors import QueueUnavailable
+from chat.memory import Memory
 from chat.types import Cancelled
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 #: Seconds past a call's deadline for which its lease is still renewed, whatever its thread does.
 _GRACE_S = 10.0
-#: Seconds for which the end of a call is remembered after Redis has confirmed it: more than it may
-#: forget when it is restarted after a power failure, or when another server takes over.
-_REMEMBER_S = 5.0
-#: Bytes of answers that are remembered at the most.
-_REMEMBER_BYTES = 64 << 20
 _RECONNECT_S = 0.2
 
 
@@ -41,13 +37,6 @@ class _Call:
     grant: Grant
     cancelled: Cancelled
     renew_until: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    ending: Ending
-    at: float
-    size: int
 
 
 class Calls:
@@ -77,8 +66,7 @@ class Calls:
         self._after_beat = after_beat
         self._lock = threading.Lock()
         self._calls: dict[tuple[str, str], _Call] = {}
-        self._ended: deque[_Ended] = deque()
-        self._ended_bytes = 0
+        self._ended: Memory[Ending] = Memory()
         self._life = ""
         self._closed = threading.Event()
         self._beat_now = threading.Event()
@@ -109,12 +97,7 @@ class Calls:
 
     def remember(self, ending: Ending) -> None:
         """Keep for a while what Redis has confirmed, should it forget it."""
-        size = sum(len(str(value)) for value in ending.payload.values())
-        with self._lock:
-            self._ended.append(_Ended(ending, time.monotonic(), size))
-            self._ended_bytes += size
-            while self._ended_bytes > _REMEMBER_BYTES:
-                self._forget_first()
+        self._ended.keep(ending, sum(len(str(value)) for value in ending.payload.values()))
 
     def stop(self, job_id: str, token: str, reason: str) -> None:
         """Stop one call if this process has it."""
@@ -130,10 +113,7 @@ class Calls:
         if self._life not in ("", life):
             self._reassert()
         self._life = life
-        with self._lock:
-            # What ended before the last heartbeat has outlived it.
-            while self._ended and self._ended[0].at < now - _REMEMBER_S:
-                self._forget_first()
+        self._ended.forget_old(now)
         with self._lock:
             calls = [key for key, call in self._calls.items() if now < call.renew_until]
         orders = self._store.heartbeat(self._worker, self._provider, calls, life=life)
@@ -148,7 +128,7 @@ class Calls:
         """Redis has a new life: tell it what it may not have taken over from the last one."""
         with self._lock:
             calls = [call.grant for call in self._calls.values()]
-            ended = [one.ending for one in self._ended]
+        ended = self._ended.all()
         became: Counter[str] = Counter()
         for grant in calls:
             became[self._store.reassert(grant, worker=self._worker, provider=self._provider)] += 1
@@ -160,9 +140,6 @@ class Calls:
             len(ended),
             extra={"became": dict(became)},
         )
-
-    def _forget_first(self) -> None:
-        self._ended_bytes -= self._ended.popleft().size
 
     def _beat(self) -> None:
         reachable = True

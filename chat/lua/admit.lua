@@ -81,19 +81,12 @@ if settings then
   end
 end
 
-redis.call('ZADD', 'budgets:' .. provider, int(now), budget)
-redis.call('HSETNX', 'budget:' .. budget, 'match', match)
-local order = redis.call('HINCRBY', 'acct', 'accepted', 1)
-redis.call('HSET', key, 'provider', provider, 'queue', queue, 'lane', lane, 'model', ARGV[5], 'upstream_model', ARGV[6],
-  'request', ARGV[7], 'bytes', bytes, 'metadata', ARGV[8], 'created', int(now), 'deadline', int(deadline),
-  'on_lost', ARGV[18], 'ttl', ARGV[19], 'budget', budget, 'match', match, 'cost', ARGV[22], 'order', order, 'rid', ARGV[23])
-if ARGV[10] ~= '' then redis.call('HSET', key, 'watch', ARGV[10]) end
-redis.call('ZADD', 'deadlines', int(deadline), id)
-redis.call('HINCRBY', 'acct', 'bytes', bytes)
-redis.call('HINCRBY', 'lane:' .. queue, 'bytes', bytes)
+local order = enter_job(id, {provider = provider, queue = queue, lane = lane, model = ARGV[5], upstream_model = ARGV[6],
+  request = ARGV[7], metadata = ARGV[8], created = int(now), deadline = int(deadline), on_lost = ARGV[18], ttl = ARGV[19],
+  budget = budget, match = match, cost = ARGV[22], rid = ARGV[23],
+  idem = ARGV[16] ~= '' and ARGV[16] .. ' ' .. ARGV[17] or nil, watch = ARGV[10] ~= '' and ARGV[10] or nil}, now)
 if ARGV[16] ~= '' then
   redis.call('SET', 'idem:' .. ARGV[16], id .. ' ' .. ARGV[17], 'PX', int(ARGV[9] + ARGV[19] * 1000))
-  redis.call('HSET', key, 'idem', ARGV[16] .. ' ' .. ARGV[17])
 end
 if parked then
   park(id, nil, {provider = provider, queue = queue, lane = lane, budget = budget, match = match, order = order}, parked)

@@ -160,6 +160,29 @@ local function batch_room(provider, settings, now)
   return room
 end
 
+-- What `enter_job` is given of a job; what is nil has no field.
+local ENTERED = {'provider', 'queue', 'lane', 'model', 'upstream_model', 'request', 'metadata', 'created', 'deadline', 'on_lost',
+  'ttl', 'budget', 'match', 'cost', 'rid', 'idem', 'watch', 'refused', 'answered', 'unknown'}
+
+-- A job is accepted: its record, and all that is counted of it but its state. Returns its place in the order of admission.
+local function enter_job(id, job, now)
+  local order, bytes = redis.call('HINCRBY', 'acct', 'accepted', 1), #(job.request or '')
+  local record = {'order', order, 'bytes', bytes}
+  for _, field in ipairs(ENTERED) do
+    if job[field] then
+      record[#record + 1] = field
+      record[#record + 1] = job[field]
+    end
+  end
+  redis.call('HSET', 'job:' .. id, unpack(record))
+  redis.call('ZADD', 'deadlines', job.deadline, id)
+  redis.call('HINCRBY', 'acct', 'bytes', bytes)
+  redis.call('HINCRBY', 'lane:' .. job.queue, 'bytes', bytes)
+  redis.call('ZADD', 'budgets:' .. job.provider, int(now), job.budget)
+  redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
+  return order
+end
+
 -- A waiting job takes its place among those that its budget is to let through.
 local function line_up(id, provider, budget, match, lane, order)
   redis.call('ZADD', 'parked:' .. budget .. ':' .. lane, order, id)

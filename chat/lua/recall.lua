@@ -22,22 +22,9 @@ local function is_recalling(provider, now)
   return redis.call('ZCOUNT', 'workers:' .. provider, int(lived - RECALL_MS), '(' .. began) > 0
 end
 
-local function recreate(id, record, request)
-  local key = 'job:' .. id
-  local bytes = request and #request or 0
-  redis.call('HSET', key, 'provider', record.provider, 'queue', record.queue, 'lane', record.lane, 'model', record.model,
-    'upstream_model', record.upstream_model, 'metadata', record.metadata, 'created', record.created,
-    'deadline', record.deadline, 'ttl', record.ttl, 'bytes', bytes, 'budget', record.budget, 'match', record.match,
-    'cost', record.cost, 'order', redis.call('HINCRBY', 'acct', 'accepted', 1))
-  for _, field in ipairs({'on_lost', 'rid', 'idem', 'refused', 'answered', 'unknown'}) do
-    if record[field] then redis.call('HSET', key, field, record[field]) end
-  end
-  if request then redis.call('HSET', key, 'request', request) end
-  redis.call('ZADD', 'deadlines', record.deadline, id)
-  redis.call('HINCRBY', 'acct', 'bytes', bytes)
-  redis.call('HINCRBY', 'lane:' .. record.queue, 'bytes', bytes)
-  redis.call('HSETNX', 'budget:' .. record.budget, 'match', record.match)
-  redis.call('ZADD', 'budgets:' .. record.provider, int(record.started), record.budget)
+local function recreate(id, record, request, now)
+  record.request = request
+  enter_job(id, record, now)
   if record.idem then
     local hash, body = string.match(record.idem, '^(%S+) (%S+)$')
     local ms = record.deadline - record.created + record.ttl * 1000
@@ -57,7 +44,7 @@ local function recall(id, token, worker, record, request, now)
   if state and attempt_of(id, token) then return 'known' end
   if not state then
     if redis.call('ZSCORE', 'removed', id) then return 'removed' end
-    recreate(id, record, request)
+    recreate(id, record, request, now)
   end
   redis.call('HINCRBY', 'acct', 'recalled', 1)
   if state == 'calling' and record.attempt > attempts then

@@ -8,7 +8,6 @@ import pytest
 from chat.config import ChatdConfig
 from chat.store import JobStore
 from tests.store_base import StoreBase, a_job, balance, new_life
-from workers import calls as calls_module
 from workers.calls import Calls
 
 WORKER = "ollama-1@here"
@@ -141,7 +140,7 @@ def test_ends_are_remembered_for_seconds_and_not_for_ever(store, client, calls, 
 
 def test_remembered_answers_have_a_bound(store, client, calls, monkeypatch):
     """The oldest go first."""
-    monkeypatch.setattr(calls_module, "_REMEMBER_BYTES", 1500)
+    monkeypatch.setattr("chat.memory._MOST", 1500)
     grants = [started(store) for _ in range(3)]
     for grant in grants:
         calls.remember(BOOKS.ending(grant, payload={"content": "x" * 700}))

@@ -268,17 +268,17 @@ def test_accepted_jobs_are_remembered_for_seconds_and_up_to_a_size(replies, monk
     old, big, young = a_job(), a_job(), a_job()
     size = len(json.dumps(old.request.to_wire(), ensure_ascii=False))
     monkeypatch.setattr("chat.replies.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(replies_module, "_REMEMBER_CHARACTERS", 2 * size)
+    monkeypatch.setattr("chat.memory._MOST", 2 * size)
     replies.remember(old)
     now[0] += 4
     for job in (big, young):
         replies.remember(job)
-    first = [recent.job for recent in replies._recent]
+    first = replies._recent.all()
     replies._look_at_life(now[0] + 4)
-    still = len(replies._recent)
+    still = len(replies._recent.all())
     replies._look_at_life(now[0] + 6)
 
-    assert (first, still, len(replies._recent), replies._recent_size) == ([big, young], 2, 0, 0)
+    assert (first, still, replies._recent.all(), replies._recent._size) == ([big, young], 2, [], 0)
 
 
 def test_what_is_remembered_is_kept_while_redis_says_nothing(replies, monkeypatch):
@@ -292,7 +292,7 @@ def test_what_is_remembered_is_kept_while_redis_says_nothing(replies, monkeypatc
     with pytest.raises(QueueUnavailable):
         replies._look_at_life(1e9)
 
-    assert len(replies._recent) == 1
+    assert len(replies._recent.all()) == 1
 
 
 class Scripted:
