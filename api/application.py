@@ -9,6 +9,7 @@ from api import (
     chat,
     completions,
     errors,
+    evaluations,
     files,
     health,
     jobs,
@@ -44,6 +45,6 @@ def build(front: FrontEnd) -> Flask:
     request_log.install(app)
     errors.install(app)
     unread.install(app)
-    for module in (chat, completions, jobs, files, batches, models, health, metrics):
+    for module in (chat, completions, jobs, files, batches, evaluations, models, health, metrics):
         app.register_blueprint(module.blueprint)
     return app

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import quote
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestedRangeNotSatisfiable, RequestEntityTooLarge
-from werkzeug.http import dump_options_header
-from werkzeug.wsgi import FileWrapper
+from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.downloads import attachment, download
 from api.frontend import front_end
 from api.headers import idempotency_key
-from api.multipart import PIECE, Part, read_parts
+from api.multipart import Part, read_parts
 from api.output import json_response, page_response
 from api.threads import in_thread
 from chat.errors import InvalidRequest, TooLarge
@@ -88,15 +86,8 @@ def content(file_id: str) -> Response:
     """What is in a file, or the part of it that a ``Range`` asks for."""
     files = front_end().files
     stored = files.get(file_id)
-    response = Response(_Pieces(files.open(file_id), PIECE), mimetype="application/jsonl")
-    response.content_length = stored.bytes
-    response.set_etag(stored.sha256)
-    response.headers["Content-Disposition"] = _attachment(stored.filename)
-    try:
-        response.make_conditional(request.environ, accept_ranges=True, complete_length=stored.bytes)
-    except RequestedRangeNotSatisfiable:
-        response.close()
-        raise
+    response = download(files.open(file_id), stored.bytes, stored.sha256, "application/jsonl")
+    response.headers["Content-Disposition"] = attachment(stored.filename)
     return response
 
 
@@ -105,16 +96,6 @@ def delete(file_id: str) -> Response:
     """Remove a file; a batch that began with it goes on."""
     in_thread(front_end().files.delete, file_id)
     return json_response({"id": file_id, "object": "file", "deleted": True})
-
-
-class _Pieces(FileWrapper):
-    """What is in a file, read where it holds nobody up."""
-
-    def __next__(self) -> bytes:
-        piece = in_thread(self.file.read, self.buffer_size)
-        if not piece:
-            raise StopIteration
-        return piece
 
 
 def _receive(incoming: Incoming, limit: int) -> dict[str, str]:
@@ -228,10 +209,3 @@ def _choice(name: str, *choices: str) -> str | None:
             param=name,
         )
     return given
-
-
-def _attachment(filename: str) -> str:
-    """``Content-Disposition`` for a file of that name (RFC 6266; RFC 5987 beyond ASCII)."""
-    if filename.isascii():
-        return dump_options_header("attachment", {"filename": filename})
-    return dump_options_header("attachment", {"filename*": f"UTF-8''{quote(filename, safe='')}"})

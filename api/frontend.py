@@ -17,6 +17,7 @@ from chat.batches.folder import BatchStore
 from chat.catalogue import Catalogue
 from chat.connection import check_durability, connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
+from chat.evaluations.folder import EvaluationStore
 from chat.files import FileStore
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
 from chat.reader import Page
@@ -109,6 +110,7 @@ class FrontEnd:
         self.stopping = stopping or Stopping(clock)
         self.files = FileStore(config.data_dir / "files")
         self.batches = BatchStore(config.data_dir / "batches")
+        self.evaluations = EvaluationStore(config.data_dir / "evaluations")
         self._store = store
         self._replies = replies
         self._catalogue = catalogue

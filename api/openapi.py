@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cache
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.contract import ErrorAnswer
-from api.operations import OPERATIONS, RETRY_AFTER, Operation
+from api.operation import Operation
+from api.operations import OPERATIONS
+from api.parameters import RETRY_AFTER
 from chat.errors import ChatError
 from chat.types import JSON
 
@@ -42,7 +45,12 @@ def document(version: str) -> JSON:
 def _schemas() -> tuple[dict[type[BaseModel], JSON], JSON]:
     """A reference for each model, and the definitions they refer to."""
     requests = {op.body for op in OPERATIONS if op.body is not None}
-    answers = {success.model for op in OPERATIONS for success in op.answers.values()}
+    answers = {
+        model
+        for op in OPERATIONS
+        for success in op.answers.values()
+        for model in success.content.values()
+    }
     models = sorted(requests | answers | {ErrorAnswer}, key=lambda model: model.__name__)
     references, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REF
@@ -54,7 +62,9 @@ def _schemas() -> tuple[dict[type[BaseModel], JSON], JSON]:
 def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JSON:
     responses: dict[str, JSON] = {
         str(status): _response(
-            success.description, schemas[success.model], success.headers, success.media_type
+            success.description,
+            {media_type: schemas[model] for media_type, model in success.content.items()},
+            success.headers,
         )
         for status, success in operation.answers.items()
     }
@@ -64,7 +74,8 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
         codes[operation.statuses[error]].append(error.code)
     for status, names in sorted(codes.items()):
         headers = RETRY_AFTER if status in (429, 503) else {}
-        responses[str(status)] = _response(", ".join(sorted(names)), schemas[ErrorAnswer], headers)
+        told = {_JSON: schemas[ErrorAnswer]}
+        responses[str(status)] = _response(", ".join(sorted(names)), told, headers)
     wire: JSON = {"summary": operation.summary, "responses": responses}
     if operation.parameters:
         wire["parameters"] = list(operation.parameters)
@@ -76,8 +87,10 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
     return wire
 
 
-def _response(description: str, schema: JSON, headers: JSON, media_type: str = _JSON) -> JSON:
-    response: JSON = {"description": description, "content": {media_type: {"schema": schema}}}
+def _response(description: str, schemas: Mapping[str, JSON], headers: JSON) -> JSON:
+    """A response that comes in the forms of ``schemas``, by media type."""
+    content = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
+    response: JSON = {"description": description, "content": content}
     if headers:
         response["headers"] = headers
     return response

@@ -3,7 +3,7 @@
     ChatError
       InvalidRequest  TooLarge  IdempotencyMismatch  ProviderNotRegistered
       JobNotFound  ModelNotFound  JobCancelled  ResultExpired  QueueFull  DeadlineExceeded
-      FileNotFound  BatchNotFound
+      FileNotFound  BatchNotFound  EvaluationNotFound
       QueueUnavailable  StorageUnavailable  NoWorker  Draining
       UpstreamError
         UpstreamRejected  UpstreamAuth  UpstreamNotFound  UpstreamUnavailable
@@ -27,6 +27,7 @@ __all__ = [
     "ContentFiltered",
     "DeadlineExceeded",
     "Draining",
+    "EvaluationNotFound",
     "FileNotFound",
     "IdempotencyMismatch",
     "InvalidRequest",
@@ -181,6 +182,12 @@ class BatchNotFound(ChatError):
     """No batch has this id."""
 
     code = "batch_not_found"
+
+
+class EvaluationNotFound(ChatError):
+    """No evaluation has this id."""
+
+    code = "evaluation_not_found"
 
 
 class ModelNotFound(ChatError):

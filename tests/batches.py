@@ -137,7 +137,7 @@ def lines_of(count: int, model: str = "qwen3:8b") -> str:
     return "".join(request_line(f"r{number}", model) + "\n" for number in range(1, count + 1))
 
 
-def a_batch(window_s: int = 86400) -> Batch:
+def a_batch(window_s: int = 86400, *, grows: bool = False) -> Batch:
     """A batch of an input file that is somewhere."""
     return Batch(
         id=new_id("batch_"),
@@ -148,6 +148,7 @@ def a_batch(window_s: int = 86400) -> Batch:
         expires_at=CREATED_MS // 1000 + window_s,
         output_file_id=new_id("file-"),
         error_file_id=new_id("file-"),
+        grows=grows,
     )
 
 

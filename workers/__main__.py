@@ -24,8 +24,8 @@ from chat.logs import configure
 from chat.registry import registered
 from chat.store import JobStore
 from workers.app import envelopes, make_celery
-from workers.batches import Batches
 from workers.keeper import Keeper
+from workers.runs import batches, evaluations
 from workers.worker import run_worker
 
 _log = logging.getLogger("workers")
@@ -93,17 +93,24 @@ def _keeper() -> int:
         signal.signal(number, lambda *_: stop.set())
     _log.info("keeper of %s", ", ".join(config.providers))
     # A client of its own: thousands of answers on their way must not keep the keeper waiting.
-    batches = Batches(config, JobStore(connect(url), config), registered(config, os.environ))
-    with ThreadPoolExecutor(1, "batches") as threads:
-        running = threads.submit(batches.run, stop)
-        # Should it end in an error, this process has to as well, so that it is started anew.
-        running.add_done_callback(lambda _: stop.set())
+    names = registered(config, os.environ)
+    runners = [
+        batches(config, JobStore(connect(url), config), names),
+        # In a thread of its own: scoring and reports must not hold up batches.
+        evaluations(config, names),
+    ]
+    with ThreadPoolExecutor(len(runners), "runs") as threads:
+        running = [threads.submit(runner.run, stop) for runner in runners]
+        for each in running:
+            # Should it end in an error, this process has to as well, so that it is started anew.
+            each.add_done_callback(lambda _: stop.set())
         say_ready()
         try:
             Keeper(store, config.providers, envelopes=messages).run(stop)
         finally:
             stop.set()
-        running.result()
+        for each in running:
+            each.result()
     return 0
 
 

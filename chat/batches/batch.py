@@ -96,7 +96,8 @@ class Progress:
 class Batch:
     """What was asked for. Its end, ``expires_at``, and ``created_at`` are Unix seconds.
 
-    The ids of its result files are chosen beforehand, so that making them twice makes one.
+    The ids of its result files are chosen beforehand, so that making them twice makes one. The
+    input of one that ``grows`` is an evaluation's own, and appended to until it is sealed.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Batch:
     output_file_id: str
     error_file_id: str
     metadata: dict[str, str] | None = None
+    grows: bool = False
 
     def to_wire(self) -> JSON:
         """JSON-ready form for the batch's own file."""

@@ -7,12 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from chat.batches.batch import Progress, Status
 from chat.batches.folder import BatchStore
+from chat.batches.growth import Growth
 from chat.batches.lines import Line, custom_id_in, job_id_of, parse_line, result_of, unsent
 from chat.batches.results import Results
 from chat.batches.scan import Index, Routes, scan
@@ -115,6 +117,7 @@ class BatchRun:
         self._progress = store.progress(batch_id)
         self._results = Results(self._folder)
         self._index = Index()
+        self._growth: Growth | None = None
         self._feeds: dict[str, _Feed] = {}
         self._flying: dict[str, tuple[str, int]] = {}  # job -> provider, its line's place
         self._told: set[str] = set()  # Jobs that were told to stop.
@@ -143,11 +146,12 @@ class BatchRun:
         if status is Status.FINALIZING:
             self._finalize()
             return True
+        happened = self._grow()
         self._look_for_the_end()
         self._settle()
-        happened = self._collect()
+        happened |= self._collect()
         happened |= self._feed() if self._ending is None else self._wind_up(self._ending)
-        if not self._flying and len(self._results.done) == self._progress.total:
+        if self._complete():
             self._finalize()
         elif happened and self._clock() >= self._next_show:
             self._show()
@@ -170,7 +174,8 @@ class BatchRun:
             return
         if status in (Status.VALIDATING, Status.FINALIZING):
             return
-        self._index = Index.load(self._folder / "index.json")
+        if not self._batch.grows:
+            self._index = Index.load(self._folder / "index.json")
         # The results are counted, since what was shown last may be older than they are.
         self._progress = Progress(
             self._progress.status, self._progress.times, total=len(self._index)
@@ -182,6 +187,10 @@ class BatchRun:
         if self._store.cancelled_at(self._batch.id) is not None:
             self._progress.times["cancelling_at"] = int(self._wall())
             self._end(Status.CANCELLED)
+            return True
+        if self._batch.grows:
+            self._become(Status.IN_PROGRESS)
+            self._line_up()
             return True
         if self._scan is None:
             self._index = Index()
@@ -210,6 +219,9 @@ class BatchRun:
         return True
 
     def _line_up(self) -> None:
+        if self._batch.grows:
+            size = partial(self._store.size, self._batch.id)
+            self._growth = Growth(self._input, self._index, self._routes, size)
         done = self._results.done
         for provider in self._index.providers:
             places = self._index.places(provider)
@@ -218,6 +230,27 @@ class BatchRun:
             )
 
     # -- on the way
+
+    def _grow(self) -> bool:
+        """Line up what was appended to the input since the last look."""
+        if self._growth is None or self._growth.all:
+            return False
+        before, until = len(self._index), self._clock() + _STEP_S
+        for place, provider in self._growth.read():
+            feed = self._feeds.setdefault(provider, _Feed(deque()))
+            if self._index.numbers[place] not in self._results.done:
+                feed.pending.append(place)
+            if self._clock() >= until:
+                break
+        self._progress.total = len(self._index)
+        return len(self._index) > before
+
+    def _complete(self) -> bool:
+        """Whether every line has its result, and no further one comes."""
+        growth = self._growth
+        if growth is not None and not growth.all and not (self._ending and growth.at_end):
+            return False
+        return not self._flying and len(self._results.done) == self._progress.total
 
     def _feed(self) -> bool:
         """Keep the window of each provider full."""
@@ -340,7 +373,7 @@ class BatchRun:
 
     def _look_for_the_end(self) -> None:
         """Whether the batch ends before all its lines are done; the first reason stays."""
-        if self._ending is not None:
+        if self._ending is not None or (self._growth and not self._growth.at_end):
             return
         asked = self._store.cancelled_at(self._batch.id)
         if asked is None and self._wall() < self._batch.expires_at:

@@ -15,6 +15,7 @@ STATUS: dict[type[ChatError], int] = {
     errors.JobNotFound: 404,
     errors.FileNotFound: 404,
     errors.BatchNotFound: 404,
+    errors.EvaluationNotFound: 404,
     errors.ModelNotFound: 404,
     errors.JobCancelled: 409,
     errors.ResultExpired: 410,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chat.types import JSON
 
-__all__ = ["validated"]
+__all__ = ["inside", "validated"]
 
 _Path = list[str | int]
 
@@ -46,6 +46,18 @@ def validated(model: type[T], value: JSON) -> T:
         return model.model_validate(value)
     except ValidationError as error:
         raise _rejection(error, model, value) from error
+
+
+def inside(where: str, error: InvalidRequest) -> InvalidRequest:
+    """The error of a part as one of the whole: ``where`` is the place that the part has there."""
+    if error.param is None:
+        return InvalidRequest(f"{where}: {error.message}", param=where)
+    # The path of a field whose name is no identifier begins with a bracket.
+    joint = "" if error.param.startswith("[") else "."
+    named = error.message.startswith(error.param)
+    return InvalidRequest(
+        f"{where}{joint if named else ': '}{error.message}", param=f"{where}{joint}{error.param}"
+    )
 
 
 def _rejection(error: ValidationError, model: type[BaseModel], value: JSON) -> InvalidRequest:

@@ -7,16 +7,13 @@ The questions are in OpenAI's batch format, half of them for its chat completion
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.demo.command import run_chatd
 from deploy.demo.processes import DemoError
 
 __all__ = ["Answer", "answers", "lines", "run_batch"]
@@ -45,8 +42,6 @@ _THINGS = (
 )
 #: Answers that are printed.
 _SHOWN = 3
-#: Seconds for one command, on a machine that is busy with other things.
-_WITHIN_S = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +62,9 @@ def run_batch(folder: Path, url: str, model: str) -> None:
     requests.write_text("".join(json.dumps(line) + "\n" for line in lines(model)))
     print(f"  file        {len(_THINGS)} lines, by turns for /v1/chat/completions and /v1/chat")
     started = time.monotonic()
-    told = _chatd_batch("submit", str(requests), "--interval", "1", "--url", url)
+    told = run_chatd("batch", "submit", str(requests), "--interval", "1", "--url", url)
     took_s = time.monotonic() - started
-    _chatd_batch("results", told[0], "-o", str(results), "--url", url)
+    run_chatd("batch", "results", told[0], "-o", str(results), "--url", url)
     found = answers(results.read_text().splitlines())
     for custom_id in [line["custom_id"] for line in lines(model)][:_SHOWN]:
         print(f"  {custom_id:11} {found[custom_id].text}")
@@ -118,35 +113,3 @@ def answers(results: Iterable[str]) -> dict[str, Answer]:
     if missing:
         raise DemoError(f"the batch has no answer to {', '.join(missing)}")
     return found
-
-
-def _chatd_batch(*arguments: str) -> list[str]:
-    """Run the command, print its lines as they come, and return them.
-
-    Raises ``DemoError`` for an exit code other than 0, as when an item failed.
-    """
-    script = Path(sys.executable).with_name("chatd")
-    told = []
-    with subprocess.Popen(
-        [sys.executable, str(script), "batch", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        text=True,
-    ) as process:
-        watchdog = threading.Timer(_WITHIN_S, process.kill)
-        watchdog.start()
-        try:
-            for line in process.stdout or ():
-                told.append(line.strip())
-                print(f"  {line.rstrip()}")
-        except BaseException:
-            # Nothing of the demo may stay, and this would go on for as long as it is patient.
-            process.kill()
-            raise
-        finally:
-            watchdog.cancel()
-    if process.returncode:
-        raise DemoError(f"chatd batch {arguments[0]}: exit code {process.returncode}")
-    return told

@@ -1,8 +1,8 @@
 """``make demo`` and ``make up``: chatd on a real model, on a machine that has nothing but Python.
 
 The demo starts chatd with a configuration of its own in a temporary folder, sends one chat that
-waits, one job that does not, one to a tier and a batch, runs deploy/smoke.sh, stops everything and
-looks whether anything is left. With ``--stay`` chatd stays in the foreground instead.
+waits, one job that does not, one to a tier, a batch and an evaluation, runs deploy/smoke.sh, stops
+everything and looks whether anything is left. With ``--stay`` it stays in the foreground instead.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 from deploy.demo.batch import run_batch
 from deploy.demo.client import Client, wait_ready
+from deploy.demo.command import run_chatd
 from deploy.demo.model import OllamaModel, find_ollama, install_model_server, start_model_server
 from deploy.demo.ports import HOST, free_port
 from deploy.demo.processes import Child, DemoError, descendants
@@ -35,6 +36,8 @@ _CLOUDS = ("ollama_cloud", "openrouter", "opencode", "kimi")
 _KEYS = ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY")
 _USUAL_PORT = 3220
 _TIER = "local_fast"
+_SUITE = Path(__file__).parent / "evaluation" / "capitals.toml"
+_REPORT = _ROOT / "var" / "demo" / "capitals.html"
 _QUESTION = "Say in one sentence what a message queue is for."
 
 #: An Ollama may have to load its model from disk before the first answer.
@@ -104,7 +107,7 @@ def _model(folder: Path, ollama_url: str) -> Iterator[OllamaModel]:
 
 
 def _demo(folder: Path, model: OllamaModel) -> None:
-    """Show the main job in five steps, then stop chatd and see that nothing of it is left."""
+    """Show the main job in six steps, then stop chatd and see that nothing of it is left."""
     port = free_port()
     config = _write_config(folder, model, port=port, data_dir=folder / "data", clouds=False)
     started = time.monotonic()
@@ -117,6 +120,7 @@ def _demo(folder: Path, model: OllamaModel) -> None:
         _chat(client, _TIER, f"3. The same to the tier {_TIER}, which stands for the model")
         print("\n4. A file of requests: chatd batch submit, then chatd batch results")
         run_batch(folder, client.url, model.name)
+        _evaluate(client.url)
         _smoke(client.url, model.name)
         print(f"\nStopping chatd and the {len(descendants(child.pid))} processes it started ...")
 
@@ -225,8 +229,15 @@ def _show(answer: dict[str, Any]) -> None:
     print(f"{answer['queue_ms']} ms in the queue, {answer['latency_ms']} ms upstream")
 
 
+def _evaluate(url: str) -> None:
+    """Run the demo's evaluation, and leave its report where it is found after the demo."""
+    print("\n5. An evaluation: two settings of the model, a scorer and a judge: chatd eval run")
+    _REPORT.parent.mkdir(parents=True, exist_ok=True)
+    run_chatd("eval", "run", str(_SUITE), "--report", str(_REPORT), "--interval", "5", "--url", url)
+
+
 def _smoke(url: str, model: str) -> None:
-    print("\n5. The acceptance checks: deploy/smoke.sh")
+    print("\n6. The acceptance checks: deploy/smoke.sh")
     command = ["/bin/bash", str(_ROOT / "deploy" / "smoke.sh"), url, model]
     try:
         subprocess.run(command, check=True, timeout=_SMOKE_WITHIN_S)

@@ -1,4 +1,4 @@
-"""Where batches live, and what runs them: ``chat.batches.folder`` and ``workers.batches``."""
+"""Where batches live, and what runs them: ``chat.batches.folder`` and ``workers.runs``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chat.errors import BatchNotFound, IdempotencyMismatch, QueueUnavailable
 from chat.settings import ChatdConfig
 from tests.batches import CREATED_MS, FakeJobs, a_batch, lines_of
 from tests.fakes import FakeClock, registered_names
-from workers.batches import Batches
+from workers import runs as keeper_runs
 
 NOW = CREATED_MS / 1000
 DAY_S = 86400
@@ -230,14 +230,14 @@ class TestThread:
 
         def make():
             names = registered_names("ollama")
-            made.append(Batches(config, jobs, names, clock=clock, wall=lambda: NOW))
+            made.append(keeper_runs.batches(config, jobs, names, clock=clock, wall=lambda: NOW))
             return made[-1]
 
         yield make, jobs, clock, BatchStore(tmp_path / "batches")
         stop = threading.Event()
         stop.set()
-        for batches in made:
-            batches.run(stop)
+        for runner in made:
+            runner.run(stop)
 
     def test_it_runs_every_batch(self, keeper, content):
         """Side by side."""
@@ -280,8 +280,8 @@ class TestThread:
                 jobs.succeed(job_id)
 
         assert store.get(batch.id)[1].status is Status.COMPLETED
-        assert caplog.text.count("batches wait") == 1
-        assert caplog.text.count("batches go on") == 1
+        assert caplog.text.count("batch runs wait") == 1
+        assert caplog.text.count("batch runs go on") == 1
 
     def test_a_full_disk_ends_no_thread(self, keeper, content, caplog):
         """The batch rests, and writes each result once when there is room."""

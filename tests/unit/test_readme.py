@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,23 @@ import pytest
 from api.batch_contract import BatchAnswer
 from api.completion_contract import CompletionNotes
 from api.contract import Answer, AttemptAnswer, BudgetAnswer, ErrorDetail, Record
+from api.evaluation_contract import EvaluationAnswer, ModelFigures, Row
 from api.openapi import OPERATIONS
 from bench.faults import SCENARIOS
+from chat.batches.batch import Status
 from chat.config import load_config
 from chat.errors import InvalidRequest
+from chat.evaluations.dataset import SampleBody
+from chat.evaluations.suite import (
+    Candidate,
+    Contains,
+    Exact,
+    JsonSchema,
+    Judge,
+    Numeric,
+    Regex,
+    Suite,
+)
 from chat.formats.chat import ChatBody, MessageBody, parse_chat
 from chat.formats.completion_body import CompletionBody, CompletionMessageBody, PartBody
 from chat.formats.errors import STATUS
@@ -23,9 +37,10 @@ from chat.settings import ChatdConfig
 from chat.types import FinishReason
 from cli.main import main as chatd
 from tests.fakes import gateway
+from tests.pages import ROOT, page, spans
+from tests.pages import table as table_of
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+README = page("README.md")
 SHIPPED = ROOT / "lakehouse.toml"
 
 #: Fields of Redis' ``acct`` that are no states.
@@ -41,24 +56,9 @@ REASONS = {"day_quota"}
 #: What OpenAI's client calls things, and codes of batches that are no errors of a call.
 OPENAIS = {"api_key", "extra_body", "batch_cancelled", "batch_expired", "reasoning_content"}
 OPENAIS |= {"prompt_cache_breakpoint", "parsed_arguments"}
-
-
-def table(*columns: str) -> list[list[str]]:
-    """The rows of the one table with these columns."""
-    _, header, rest = README.partition(f"| {' | '.join(columns)} |\n")
-    assert header, f"README.md has no table with the columns {columns}"
-    rows = []
-    for line in rest.splitlines()[1:]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    assert {len(row) for row in rows} == {len(columns)}
-    return rows
-
-
-def spans(text: str) -> list[str]:
-    """What stands in backticks."""
-    return re.findall(r"`([^`\n]+)`", text)
+#: A code of evaluations that is no error of a call.
+EVALUATIONS = {"result_missing"}
+SCORERS = (Exact, Contains, Regex, JsonSchema, Numeric, Judge)
 
 
 def configuration_keys() -> set[str]:
@@ -66,6 +66,7 @@ def configuration_keys() -> set[str]:
     return set(re.findall(r"^#?([a-z_]+) = ", SHIPPED.read_text("utf-8"), re.MULTILINE))
 
 
+table = partial(table_of, README)
 ERRORS = table("Status", "Code", "Retry", "Billed", "When")
 ROUTES = table("You write", "Provider", "Asked for there", "Why")
 
@@ -148,12 +149,14 @@ def test_every_name_is_one_of_the_project() -> None:
     models = (
         *(Answer, AttemptAnswer, BudgetAnswer, ChatBody, ErrorDetail, MessageBody, Record),
         *(BatchAnswer, CompletionBody, CompletionMessageBody, CompletionNotes, PartBody),
+        *(Candidate, EvaluationAnswer, ModelFigures, Row, SampleBody, Suite, *SCORERS),
     )
     known = configuration_keys() | COUNTERS | LOGGED | REASONS | OPENAIS | set(PROVIDERS)
+    known |= EVALUATIONS | {scorer.kind for scorer in SCORERS} | {status.value for status in Status}
     known |= {row[1].strip("`") for row in ERRORS} | set(load_config(SHIPPED, {}).models)
     known |= {name for model in models for name in model.model_fields}
     known |= {reason.value for reason in FinishReason}
-    pages = README + (ROOT / "docs" / "openai.md").read_text("utf-8")
+    pages = README + page("docs/openai.md") + page("docs/evaluations.md")
     names = {span for span in spans(pages) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
 
     assert len(names) > 50

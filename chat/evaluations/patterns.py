@@ -1,0 +1,116 @@
+"""Regular expressions and JSON Schemas that a user wrote, run in the keeper: none may hold it up.
+
+Python's own ``re`` has no limit of time, and a pattern such as ``(a+)+$`` needs ages for a short
+text. ``regex`` has one, and ``jsonschema`` is made to use it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import regex
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from chat.types import JSON
+
+__all__ = ["TooSlow", "check_schema", "compile_pattern", "schema_fault", "search"]
+
+
+class TooSlow(Exception):
+    """A pattern needs more time for this text than it is given."""
+
+
+@lru_cache(maxsize=256)
+def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Any:
+    """The compiled pattern. Raises ``ValueError`` that says what is wrong with it."""
+    try:
+        return regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"it is no regular expression: {error}") from error
+
+
+def search(
+    pattern: str, text: str, *, seconds: float, ignore_case: bool = False, full: bool = False
+) -> Any:
+    """The match of ``pattern`` in ``text``, or ``None``. Raises ``TooSlow``."""
+    compiled = compile_pattern(pattern, ignore_case=ignore_case)
+    find = compiled.fullmatch if full else compiled.search
+    try:
+        return find(text, timeout=seconds)
+    except TimeoutError as error:
+        raise TooSlow(
+            f"the pattern {pattern[:60]!r} needs more than {seconds:g} s for this answer"
+        ) from error
+
+
+def check_schema(schema: JSON) -> None:
+    """Raise ``ValueError`` if ``schema`` is no JSON Schema, or has a pattern that is none."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ValueError(f"it is no JSON Schema: {error.message}") from error
+    for pattern in _patterns(schema):
+        compile_pattern(pattern)
+
+
+def schema_fault(schema: JSON, value: object, *, seconds: float) -> str | None:
+    """Why ``schema`` does not allow ``value``; ``None`` if it does.
+
+    A reference leads into the schema itself and nowhere else. Raises ``TooSlow``, and
+    ``ValueError`` for a reference that leads nowhere.
+    """
+    validator = _validator(seconds)(schema, registry=Registry())
+    try:
+        fault = next(validator.iter_errors(value), None)
+    except Unresolvable as error:
+        raise ValueError(f"the schema's reference {error.ref[:80]!r} leads nowhere") from error
+    if fault is None:
+        return None
+    where = "/".join(str(step) for step in fault.absolute_path)
+    return f"{where or 'the value'}: {fault.message[:200]}"
+
+
+def _validator(seconds: float) -> Any:
+    """A validator whose patterns share ``seconds``."""
+    until = time.monotonic() + seconds
+
+    def left() -> float:
+        return max(0.001, until - time.monotonic())
+
+    def pattern(_v: Any, pattern: str, value: Any, _s: Any) -> Iterator[ValidationError]:
+        if isinstance(value, str) and search(pattern, value, seconds=left()) is None:
+            yield ValidationError(f"it does not match {pattern!r}")
+
+    def pattern_properties(
+        validator: Any, patterns: Mapping[str, Any], value: Any, _s: Any
+    ) -> Iterator[ValidationError]:
+        if not isinstance(value, dict):
+            return
+        for pattern, below in patterns.items():
+            for name, item in value.items():
+                if search(pattern, name, seconds=left()) is not None:
+                    yield from validator.descend(item, below, path=name, schema_path=pattern)
+
+    return extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {"pattern": pattern, "patternProperties": pattern_properties}
+    )
+
+
+def _patterns(schema: object) -> Iterator[str]:
+    """Every pattern of a schema."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        if isinstance(schema.get("patternProperties"), dict):
+            yield from schema["patternProperties"]
+        yield from _patterns(list(schema.values()))
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _patterns(part)
