@@ -63,7 +63,9 @@ class EvaluationStore(RunStore[Evaluation, Progress]):
         """An evaluation and how far it is. Raises ``EvaluationNotFound``."""
         evaluation, progress = super().get(run_id)
         if progress.status.terminal and self.retry_asked(run_id):
-            progress.status = Status.IN_PROGRESS  # The keeper has not come to it yet.
+            # The keeper has not come to it yet.
+            cancelled = self.cancelled_at(run_id) is not None
+            progress.status = Status.CANCELLING if cancelled else Status.IN_PROGRESS
         return evaluation, progress
 
     def retry(self, run_id: str) -> tuple[Evaluation, Progress]:
@@ -73,6 +75,8 @@ class EvaluationStore(RunStore[Evaluation, Progress]):
         """
         _, progress = self.get(run_id)
         if progress.status.terminal:
+            # In this order: a cancel that comes later is for the new round.
+            (self.folder(run_id) / "cancel").unlink(missing_ok=True)
             (self.folder(run_id) / "retry").touch()
             self._look_after(run_id)
         return self.get(run_id)
@@ -84,10 +88,6 @@ class EvaluationStore(RunStore[Evaluation, Progress]):
     def retry_begun(self, run_id: str) -> None:
         """Take note that the round that was asked for has begun."""
         (self.folder(run_id) / "retry").unlink(missing_ok=True)
-
-    def forget_cancel(self, run_id: str) -> None:
-        """Take note that the next round is not to be cancelled because the last one was."""
-        (self.folder(run_id) / "cancel").unlink(missing_ok=True)
 
     def save(self, run_id: str, progress: Progress) -> None:
         """Show how far an evaluation is; one that is over is looked after no more."""

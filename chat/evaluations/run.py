@@ -179,8 +179,6 @@ class EvaluationRun:
             metadata={"evaluation": self._id, "name": self._suite.name},
             grows=True,
         )
-        if self._progress.rounds:
-            self._store.forget_cancel(self._id)
         self._progress.rounds.append(batch)
         self._progress.times = {}
         self._become(Status.IN_PROGRESS)

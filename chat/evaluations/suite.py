@@ -45,6 +45,11 @@ _PARAMETERS = (
     "think",
     "timeout_s",
 )
+#: Those of them that a judge has another way, and which.
+_NO_PARAMETERS_OF_JUDGES = {
+    "max_tokens": "set max_tokens of the scorer itself",
+    "format": "a verdict has a form of its own, so leave it out",
+}
 _MOST_MODELS = 32
 _MOST_SCORERS = 16
 _MOST_REPEATS = 100
@@ -206,7 +211,9 @@ class Judge(_Scorer):
         256, ge=1, le=32768, description="an integer from 1 to 32768: the longest reply"
     )
     parameters: ParametersBody | None = Field(
-        None, description=f"an object with fields of {', '.join(_PARAMETERS[1:])}"
+        None,
+        description="an object with fields of "
+        + ", ".join(name for name in _PARAMETERS if name not in _NO_PARAMETERS_OF_JUDGES),
     )
 
 
@@ -292,12 +299,12 @@ def read_suite(value: JSON) -> Suite:
     _check_labels("models", [candidate.label for candidate in suite.candidates])
     _check_labels("scorers", [scorer.label for scorer in suite.scorers])
     for place, judge in suite.judges:
-        if judge.parameters is not None and "max_tokens" in judge.parameters.model_fields_set:
-            raise InvalidRequest(
-                f"scorers[{place}].parameters.max_tokens is not for a judge; set max_tokens of the "
-                "scorer itself",
-                param=f"scorers[{place}].parameters.max_tokens",
-            )
+        for name, instead in _NO_PARAMETERS_OF_JUDGES.items():
+            if judge.parameters is not None and name in judge.parameters.model_fields_set:
+                where = f"scorers[{place}].parameters.{name}"
+                raise InvalidRequest(
+                    f"{where} is not for a judge; {instead}", param=where
+                )
         if len(set(judge.choices.values())) == 1:
             raise InvalidRequest(
                 f"scorers[{place}].choices has the same score for every verdict; give at least two",

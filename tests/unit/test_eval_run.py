@@ -304,6 +304,22 @@ class TestRetry:
         assert stage.until_over(evaluation).status is Status.COMPLETED
         assert stage.shown(evaluation)["counts"]["answered"] == 3
 
+    def test_a_cancel_that_comes_after_it_is_for_the_new_round(self, staged):
+        stage = staged()
+        evaluation = stage.create(a_suite(), samples_of(3))
+        while not stage.jobs.open:
+            stage.step(answer=False)
+        stage.store.cancel(evaluation)
+        stage.step(6, answer=False)
+        assert stage.progress(evaluation).status is Status.CANCELLED
+        stage.store.retry(evaluation)
+        stage.store.cancel(evaluation)
+        assert stage.progress(evaluation).status is Status.CANCELLING
+        stage.step(8, answer=False)
+        assert stage.progress(evaluation).status is Status.CANCELLED
+        assert len(stage.progress(evaluation).rounds) == 2
+        assert not stage.asked
+
 
 class TestEnds:
     """Whatever ends it, every row is there."""
