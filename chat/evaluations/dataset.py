@@ -22,6 +22,8 @@ from chat.types import JSON
 
 __all__ = ["Dataset", "Sample", "fill", "parse_sample", "question"]
 
+#: Characters that a template may become.
+_LONGEST_TEXT = 4_000_000
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 Variable = str | bool | int | float
@@ -132,20 +134,26 @@ def parse_sample(number: int, raw: bytes) -> Sample:
 def fill(template: str, values: Mapping[str, str]) -> str:
     """``template`` with its {{names}} replaced; what is put in is not looked at again.
 
-    Raises ``InvalidRequest`` for a name that ``values`` does not have.
+    Raises ``InvalidRequest`` for a name that ``values`` does not have, and for a text that would
+    become too long.
     """
-
-    def value(found: re.Match[str]) -> str:
-        try:
-            return values[found[1]]
-        except KeyError:
+    names = _PLACEHOLDER.findall(template)
+    for name in names:
+        if name not in values:
             raise InvalidRequest(
-                f"{{{{{found[1]}}}}} stands in a template, but the sample has no such value; it "
-                f"has {', '.join(sorted(values))}: add it to vars",
-                param=f"vars.{found[1]}",
-            ) from None
-
-    return _PLACEHOLDER.sub(value, template)
+                f"{{{{{name}}}}} stands in a template, but the sample has no such value; it has "
+                f"{', '.join(sorted(values))}: add it to vars",
+                param=f"vars.{name}",
+            )
+    # Looked at before it is made: a long value that stands there often needs more than there is.
+    length = len(template) + sum(len(values[name]) for name in names)
+    if length > _LONGEST_TEXT:
+        raise InvalidRequest(
+            f"a template becomes a text of {length} characters, but may have {_LONGEST_TEXT} at "
+            "most; shorten the values or put them in less often",
+            param="vars",
+        )
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
 
 
 def question(suite: Suite, candidate: Candidate, sample: Sample) -> list[JSON]:

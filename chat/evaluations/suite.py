@@ -302,9 +302,7 @@ def read_suite(value: JSON) -> Suite:
         for name, instead in _NO_PARAMETERS_OF_JUDGES.items():
             if judge.parameters is not None and name in judge.parameters.model_fields_set:
                 where = f"scorers[{place}].parameters.{name}"
-                raise InvalidRequest(
-                    f"{where} is not for a judge; {instead}", param=where
-                )
+                raise InvalidRequest(f"{where} is not for a judge; {instead}", param=where)
         if len(set(judge.choices.values())) == 1:
             raise InvalidRequest(
                 f"scorers[{place}].choices has the same score for every verdict; give at least two",

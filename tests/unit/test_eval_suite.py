@@ -191,6 +191,12 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path):
     assert len(faults_of(tmp_path, a_suite(), *[b"{"] * 200)) == 100
 
 
+def test_a_template_that_explodes_is_refused_before_it_is_made(tmp_path):
+    sample = {"id": "a", "vars": {"x": "y" * 9000}, "expected": 1}
+    (fault,) = faults_of(tmp_path, a_suite(prompt="{{x}}" * 20_000), sample)
+    assert (fault.param, "180100000" in fault.message) == ("vars", True)
+
+
 def asked(suite: dict[str, Any], sample: dict[str, Any]) -> list[str]:
     read = read_suite(a_suite(**suite))
     parsed = parse_sample(1, json.dumps({"id": "q", **sample}).encode())
