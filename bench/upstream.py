@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from bench.limits import Limit, NoLimit
 from cli.redis_server import free_port
 
-__all__ = ["Conduct", "Seen", "Upstream"]
+__all__ = ["Conduct", "Seen", "Upstream", "wire_answer"]
 
 _REASONS = {
     200: "OK",
@@ -232,7 +232,10 @@ class Upstream:
             limit.end(seen.ended_at)
         if seen.became == "reset":
             await _reset(writer)
-        status, answer = self.reply(path, body) or (200, _answer(path, body["model"], question))
+        status, answer = self.reply(path, body) or (
+            200,
+            wire_answer(path, body["model"], f"echo: {question}"),
+        )
         self._send(writer, status, answer)
         self.answered += 1
 
@@ -304,8 +307,8 @@ async def _reset(writer: asyncio.StreamWriter) -> None:
     raise ConnectionResetError(message)
 
 
-def _answer(path: str, model: str, question: str) -> dict[str, Any]:
-    content = f"echo: {question}"
+def wire_answer(path: str, model: str, content: str) -> dict[str, Any]:
+    """An answer with ``content`` in the wire form of the API that ``path`` belongs to."""
     counts = {"prompt_eval_count": 7, "eval_count": 3, "done": True, "done_reason": "stop"}
     if path.endswith("/api/generate"):
         return {"model": model, "response": content, **counts}

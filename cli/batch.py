@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import uuid
 from collections.abc import Mapping
 from functools import partial
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chat.addresses import http_url_fault
-from chat.config import load_config
-from cli.away import INTERRUPTED, Away
+from cli import remote
+from cli.away import INTERRUPTED
 
 if TYPE_CHECKING:
     from cli.batch_client import BatchClient
@@ -26,27 +24,8 @@ __all__ = ["batch"]
 _FAILED = 1
 
 
-class _Batch(click.Group):
-    """Says what chatd refuses, or that it is away, in one line instead of a traceback."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        from cli.batch_client import CallError, Unavailable
-
-        try:
-            return super().invoke(ctx)
-        except CallError as error:
-            kind = Away if isinstance(error, Unavailable) else click.ClickException
-            raise kind(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # click ends quietly when nobody reads on.
-            raise click.ClickException(
-                f"{error.filename or 'the output'}: {error.strerror or error}; a batch that was "
-                "submitted goes on, `chatd batch list` shows it"
-            ) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted", err=True)
-            raise SystemExit(INTERRUPTED) from None
+class _Batch(remote.RemoteGroup):
+    goes_on = "a batch that was submitted goes on, `chatd batch list` shows it"
 
 
 @click.group(cls=_Batch)
@@ -64,46 +43,6 @@ def batch() -> None:
     """  # noqa: D301 - click wants the character \b itself
 
 
-def _base_url(_ctx: click.Context, _param: click.Parameter, url: str | None) -> str | None:
-    fault = None if url is None else http_url_fault(url)
-    if fault is not None:
-        raise click.BadParameter(f"it {fault}; write it as http://127.0.0.1:3220")
-    return url
-
-
-def _pairs(
-    _ctx: click.Context, _param: click.Parameter, written: tuple[str, ...]
-) -> Mapping[str, str]:
-    pairs: dict[str, str] = {}
-    for pair in written:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE")
-        if key in pairs:
-            raise click.BadParameter(f"{key!r} is given twice; write it once")
-        pairs[key] = value
-    return pairs
-
-
-_url = click.option(
-    "--url",
-    callback=_base_url,
-    help="Base URL of chatd (default: where the configuration binds it).",
-)
-_interval = click.option(
-    "--interval",
-    type=click.IntRange(min=1, max=3600),
-    default=2,
-    show_default=True,
-    help="Seconds between two looks.",
-)
-_patience = click.option(
-    "--patience",
-    type=click.IntRange(min=0),
-    default=300,
-    show_default=True,
-    help="Seconds to wait for a chatd that is away.",
-)
 _batch_id = click.argument("batch_id", metavar="ID")
 
 
@@ -116,17 +55,11 @@ _batch_id = click.argument("batch_id", metavar="ID")
     help="What the lines are requests for.",
 )
 @click.option("--window", default="24h", show_default=True, help="Time until it expires.")
-@click.option(
-    "--metadata",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=_pairs,
-    help="Shown with the batch; may be repeated.",
-)
+@remote.metadata
 @click.option("--detach", is_flag=True, help="Print the batch's id and do not watch.")
-@_interval
-@_patience
-@_url
+@remote.interval
+@remote.patience
+@remote.url
 def submit(
     file: Path,
     endpoint: str,
@@ -142,9 +75,9 @@ def submit(
     The batch's id is the first line of the output. Ctrl-C leaves the batch running. The exit code
     is 0 if every item succeeded; the others stand in `chatd batch --help`.
     """
-    from cli.batch_client import Unavailable
-    from cli.batch_files import upload
-    from cli.batch_watch import Patience
+    from cli.files import upload
+    from cli.http import Unavailable
+    from cli.watching import Patience
 
     if not file.is_file() or not file.stat().st_size:
         raise click.BadParameter(f"{file}: is empty or not a regular file", param_hint="FILE")
@@ -177,9 +110,9 @@ def submit(
 
 @batch.command()
 @_batch_id
-@_interval
-@_patience
-@_url
+@remote.interval
+@remote.patience
+@remote.url
 def watch(batch_id: str, interval: int, patience: int, url: str | None) -> None:
     """Show how batch ID goes; Ctrl-C leaves it running.
 
@@ -198,7 +131,7 @@ def watch(batch_id: str, interval: int, patience: int, url: str | None) -> None:
     help="File to write (default: standard output).",
 )
 @click.option("--errors", is_flag=True, help="Fetch the items that failed instead.")
-@_url
+@remote.url
 def results(
     batch_id: str,
     output: Path | None,
@@ -210,8 +143,8 @@ def results(
     A batch that is not over has none yet: the exit code is 1. With -o the file appears when it is
     whole, and not before.
     """
-    from cli.batch_files import whole
     from cli.batch_view import counts, ended, hint
+    from cli.files import whole
 
     client = _client(url)
     found = client.batch(batch_id)
@@ -242,9 +175,9 @@ def results(
 @batch.command()
 @_batch_id
 @click.option("--wait", is_flag=True, help="Watch until it is over.")
-@_interval
-@_patience
-@_url
+@remote.interval
+@remote.patience
+@remote.url
 def cancel(
     batch_id: str,
     wait: bool,  # noqa: FBT001 - click names the option after it
@@ -271,7 +204,7 @@ def cancel(
 @batch.command("list")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 @click.option("--after", metavar="ID", help="Go on behind this batch.")
-@_url
+@remote.url
 def list_batches(limit: int, after: str | None, url: str | None) -> None:
     """List batches, the newest first."""
     from cli.batch_view import listed
@@ -286,17 +219,17 @@ def list_batches(limit: int, after: str | None, url: str | None) -> None:
 def _client(url: str | None) -> BatchClient:
     from cli.batch_client import BatchClient
 
-    return BatchClient(url or f"http://{load_config().bind}")
+    return BatchClient(remote.base_url(url))
 
 
 def _watch(
     client: BatchClient, batch_id: str, *, interval_s: float, patience_s: float, url: str | None
 ) -> Batch:
     """Watch until the batch is over, and say how it ended; Ctrl-C ends the command."""
-    from cli.batch_client import Unavailable
     from cli.batch_view import detached, ended, hint
     from cli.batch_watch import displayed
     from cli.batch_watch import watch as run_watch
+    from cli.http import Unavailable
 
     fetch = partial(client.batch, batch_id)
     try:

@@ -6,22 +6,13 @@ providers keep it waiting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from chat.types import JSON
+from cli.runs import OVER, Fault, ended_at, faults, most_frequent
 
-__all__ = ["Batch", "Fault"]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a batch's file was not taken; ``line`` counts from 1, ``None`` is the file as a whole."""
-
-    line: int | None
-    code: str
-    message: str
+__all__ = ["Batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +48,6 @@ class Batch:
         counts = wire.get("request_counts") or {}
         usage = wire.get("usage") or {}
         extra = wire.get("chatd") or {}
-        ends = (wire.get(f"{end}_at") for end in ("completed", "failed", "expired", "cancelled"))
         return cls(
             id=wire["id"],
             status=wire["status"],
@@ -67,14 +57,11 @@ class Batch:
             failed=counts.get("failed", 0),
             created_at=wire["created_at"],
             began_at=wire.get("in_progress_at"),
-            ended_at=next((end for end in ends if end is not None), None),
+            ended_at=ended_at(wire),
             output_file_id=wire.get("output_file_id"),
             error_file_id=wire.get("error_file_id"),
-            faults=tuple(
-                Fault(fault.get("line"), fault["code"], fault["message"])
-                for fault in (wire.get("errors") or {}).get("data", ())
-            ),
-            errors=_most_frequent(extra.get("errors") or {}),
+            faults=faults(wire),
+            errors=most_frequent(extra.get("errors") or {}),
             waiting=tuple(sorted((extra.get("waiting") or {}).items())),
             cost_usd=extra.get("cost_usd"),
             input_tokens=usage.get("input_tokens", 0),
@@ -89,13 +76,9 @@ class Batch:
     @property
     def over(self) -> bool:
         """Whether it has reached a state that never changes."""
-        return self.status in ("completed", "failed", "expired", "cancelled")
+        return self.status in OVER
 
     @property
     def clean(self) -> bool:
         """Whether it is completed and no item failed."""
         return self.status == "completed" and self.failed == 0
-
-
-def _most_frequent(errors: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(errors.items(), key=lambda error: (-error[1], error[0])))

@@ -6,8 +6,7 @@ terminal would obey.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -17,6 +16,7 @@ from rich.text import Text
 from cli.batch_object import Batch
 from cli.batch_progress import Progress
 from cli.overview import plain
+from cli.phrases import count, created, errors, faults, moment, pace, span, spent
 
 __all__ = [
     "counts",
@@ -27,11 +27,8 @@ __all__ = [
     "line",
     "listed",
     "screen",
-    "span",
 ]
 
-#: Faults of a file that are shown.
-_MOST_FAULTS = 20
 #: Error codes that are shown while a batch runs.
 _MOST_ERRORS = 5
 _BAR_WIDTH = 40
@@ -40,12 +37,11 @@ _BAR_WIDTH = 40
 def line(progress: Progress, *, at: datetime) -> str:
     """The progress in one line; ``at`` is UTC."""
     batch = progress.batch
-    stamp = at.isoformat(timespec="seconds").replace("+00:00", "Z")
     facts = [plain(batch.status)]
     if batch.total:
         facts = [f"{facts[0]} {_done(batch)}", f"{batch.failed} failed", *_pace(progress)]
     parts = [", ".join([*facts, *_spent(batch)]), *_errors(batch), *_waiting(batch)]
-    return f"{stamp} {'; '.join(parts)}"
+    return f"{moment(at)} {'; '.join(parts)}"
 
 
 def screen(progress: Progress, trouble: str = "") -> Group:
@@ -83,11 +79,9 @@ def ended(batch: Batch, url: str | None = None) -> list[str]:
         took = f" after {span(batch.ended_at - batch.began_at)}"
     outcome = counts(batch)
     if batch.faults and not batch.done:
-        outcome = f"{_count(len(batch.faults), 'fault')} in its file, nothing was run"
-    lines = [f"{name} {plain(batch.status)}{took}: {outcome}", *_faults(batch)]
-    lines += [
-        f"  {told}" for told in (*_errors(batch, most=None), ", ".join(_spent(batch))) if told
-    ]
+        outcome = f"{count(len(batch.faults), 'fault')} in its file, nothing was run"
+    lines = [f"{name} {plain(batch.status)}{took}: {outcome}", *faults(batch.faults)]
+    lines += [f"  {told}" for told in (*errors(batch.errors), ", ".join(_spent(batch))) if told]
     files = (
         (batch.output_file_id, "answers", "-o FILE"),
         (batch.error_file_id, "failed items", "--errors -o FILE"),
@@ -102,7 +96,7 @@ def counts(batch: Batch) -> str:
     """``12 of 100 items succeeded, 1 failed, 87 not done``; the last only if there are some."""
     if not batch.total:
         return "nothing was run" if batch.over else "its items are not counted yet"
-    told = f"{batch.completed} of {_count(batch.total, 'item')} succeeded, {batch.failed} failed"
+    told = f"{batch.completed} of {count(batch.total, 'item')} succeeded, {batch.failed} failed"
     left = batch.total - batch.done
     return f"{told}, {left} not done" if left > 0 else told
 
@@ -131,22 +125,8 @@ def left_by_cancel(batch: Batch, url: str | None = None) -> list[str]:
 
 def listed(batch: Batch) -> str:
     """The batch as a line of a list."""
-    created = datetime.fromtimestamp(batch.created_at, UTC).isoformat().replace("+00:00", "Z")
     facts = f"{batch.done}/{batch.total} done, {batch.failed} failed"
-    return f"{created}  {plain(batch.id)}  {plain(batch.status):<11}  {facts}"
-
-
-def span(seconds: float) -> str:
-    """``9s``, ``5m 09s``, ``2h 03m``, ``1d 04h``."""
-    whole = round(seconds)
-    for size, unit, part, part_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // part:02}{part_unit}"
-    return f"{whole}s"
+    return f"{created(batch.created_at)}  {plain(batch.id)}  {plain(batch.status):<11}  {facts}"
 
 
 def _done(batch: Batch) -> str:
@@ -155,68 +135,18 @@ def _done(batch: Batch) -> str:
 
 
 def _pace(progress: Progress) -> list[str]:
-    told = []
-    if progress.per_s is not None:
-        told.append(_rate(progress.per_s))
-    if progress.overall_per_s is not None:
-        told.append(f"{_rate(progress.overall_per_s)} overall")
-    if progress.left_s is not None:
-        told.append(f"about {span(progress.left_s)} left")
-    return told
-
-
-def _rate(per_s: float) -> str:
-    """In the unit in which it is a number: a slow model does a few items an hour."""
-    for unit, seconds in (("s", 1), ("min", 60)):
-        if per_s * seconds >= 1 or not per_s:
-            return f"{per_s * seconds:.1f}/{unit}"
-    return f"{per_s * 3600:.1f}/h"
+    return pace(progress.per_s, progress.overall_per_s, progress.left_s)
 
 
 def _spent(batch: Batch) -> list[str]:
-    told = [] if batch.cost_usd is None else [_money(batch.cost_usd)]
-    if batch.input_tokens or batch.output_tokens:
-        told.append(f"{batch.input_tokens} + {batch.output_tokens} tokens")
-    return told
+    return spent(batch.cost_usd, batch.input_tokens, batch.output_tokens)
 
 
-def _money(usd: float) -> str:
-    if 0 < usd < 0.0001:  # noqa: PLR2004 - less than the four digits can show
-        return "<$0.0001"
-    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"
-
-
-def _errors(batch: Batch, most: int | None = _MOST_ERRORS) -> list[str]:
-    """``["errors: rate_limited 2, upstream_timeout 1"]``, or nothing."""
-    told = [f"{plain(code)} {count}" for code, count in batch.errors[:most]]
-    return _sentence("errors", told, len(batch.errors))
+def _errors(batch: Batch) -> list[str]:
+    return errors(batch.errors, _MOST_ERRORS)
 
 
 def _waiting(batch: Batch) -> list[str]:
     waiting = () if batch.over else batch.waiting
     told = [f"{plain(provider)} {plain(reason)}" for provider, reason in waiting]
-    return _sentence("waiting", told, len(told))
-
-
-def _sentence(word: str, told: list[str], count: int) -> list[str]:
-    if not told:
-        return []
-    rest = [f"{count - len(told)} more codes"] if count > len(told) else []
-    return [f"{word}: {', '.join([*told, *rest])}"]
-
-
-def _faults(batch: Batch) -> Iterable[str]:
-    """Lines with the same fault are told together: what is wrong in one is often wrong in all."""
-    alike: dict[tuple[str, str], list[str]] = {}
-    for fault in batch.faults[:_MOST_FAULTS]:
-        lines = alike.setdefault((fault.message, fault.code), [])
-        lines += [] if fault.line is None else [str(fault.line)]
-    for (message, code), lines in alike.items():
-        place = f"{'lines' if len(lines) > 1 else 'line'} {', '.join(lines)}: " if lines else ""
-        yield f"  {place}{plain(message)} ({plain(code)})"
-    if len(batch.faults) > _MOST_FAULTS:
-        yield f"  and {len(batch.faults) - _MOST_FAULTS} more"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return [f"waiting: {', '.join(told)}"] if told else []

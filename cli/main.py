@@ -18,6 +18,7 @@ from cli.audit import audit
 from cli.away import INTERRUPTED
 from cli.batch import batch
 from cli.drain import drain, resume
+from cli.eval import evaluations
 from cli.restart import restart
 
 # Redis and HTTP are imported where they are used: a process that becomes the front end has to
@@ -59,6 +60,7 @@ def main(config_file: Path | None) -> None:
 main.add_command(audit)
 main.add_command(batch)
 main.add_command(drain)
+main.add_command(evaluations)
 main.add_command(restart)
 main.add_command(resume)
 

@@ -19,8 +19,8 @@ from cli.batch_view import (
     line,
     listed,
     screen,
-    span,
 )
+from cli.phrases import span
 from tests.batch_objects import ID, batch, batch_object
 
 AT = datetime(2026, 11, 22, 17, 40, 0, 123456, tzinfo=UTC)

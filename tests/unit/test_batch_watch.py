@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
-from cli.batch_client import CallError, Multipart, Unavailable
 from cli.batch_object import Batch
 from cli.batch_progress import Meter, Progress
-from cli.batch_watch import Lines, Patience, displayed, watch
+from cli.batch_watch import displayed, parts, watch
+from cli.files import Multipart
+from cli.http import CallError, Unavailable
+from cli.watching import Lines, Patience
 from tests.batch_objects import batch
 from tests.fakes import FakeClock
 
@@ -162,7 +164,7 @@ class TestLines:
         """Shows batches at their times; returns what follows the time in each line."""
 
         def told(*shown: tuple[float, Batch]) -> list[str]:
-            lines = Lines()
+            lines = Lines(parts)
             for at, seen in shown:
                 lines.show(Meter().measure(seen, at), at)
             printed = capsys.readouterr().out.splitlines()
@@ -200,7 +202,7 @@ class TestLines:
 
     def test_trouble_goes_to_standard_error(self, capsys):
         """It is no progress."""
-        Lines().trouble("gone")
+        Lines(parts).trouble("gone")
 
         assert capsys.readouterr() == ("", "gone\n")
 

@@ -16,6 +16,7 @@ COMMANDS = (
     "batch",
     "check",
     "drain",
+    "eval",
     "keeper",
     "providers",
     "restart",

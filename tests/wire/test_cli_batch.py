@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from api.multipart import read_parts
 from cli.batch_client import BatchClient
-from cli.batch_files import upload
+from cli.files import upload
 from cli.main import main
 from cli.redis_server import free_port
 from tests.batch_objects import ID, batch_object

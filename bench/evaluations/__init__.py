@@ -1,0 +1,1 @@
+"""What evaluations promise, by large runs whose every figure is known in advance."""
