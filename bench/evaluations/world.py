@@ -39,7 +39,8 @@ class World:
         self.upstreams = {name: Upstream(delay_s=0.005).start() for name in names}
         for upstream in self.upstreams.values():
             script.serve(upstream)
-        self.upstreams["openrouter"].limits = {"*": SlidingWindow(_ALLOWED, 1.0)}
+        self.allowed = _ALLOWED
+        self.allow(_ALLOWED)
         self.stack = Stack(
             folder,
             {name: upstream.url for name, upstream in self.upstreams.items()},
@@ -51,6 +52,10 @@ class World:
             for number in range(1, samples + 1)
         )
         (folder / "dataset.jsonl").write_text(dataset)
+
+    def allow(self, calls: int) -> None:
+        """Let openrouter have so many calls a second, from now on."""
+        self.upstreams["openrouter"].limits = {"*": SlidingWindow(calls, 1.0)}
 
     def suite(self, **changes: Any) -> Path:
         """The file of a suite: a numeric scorer and a judge, no cache unless ``changes`` say so."""
