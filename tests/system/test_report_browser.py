@@ -32,7 +32,13 @@ def browser():
         pytest.skip("there is no Chromium with chromedriver on PATH")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for argument in ("--headless=new", "--disable-gpu", "--window-size=1300,1400"):
+    # Without the last one a large page may not fit into a container's shared memory.
+    for argument in (
+        "--headless=new",
+        "--disable-gpu",
+        "--window-size=1300,1400",
+        "--disable-dev-shm-usage",
+    ):
         options.add_argument(argument)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")
@@ -237,7 +243,7 @@ def test_thousands_of_samples_are_shown_a_page_at_a_time(browser, tmp_path):
     path = tmp_path / "large.html"
     _, rows = a_report(path, 2000)
     opened(browser, path)
-    assert len(listed(browser)) == 50
+    eventually(lambda: len(listed(browser)) == 50, within_s=60, what="the page is shown")
     choose(browser, "filter", "failed")
     expected = failing(rows)
     assert found(browser) == f"{len(expected):,} of 2,000 samples"
