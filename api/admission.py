@@ -11,6 +11,7 @@ from flask import Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.access import caller
 from api.frontend import FrontEnd
 from api.headers import idempotency_key
 from api.output import json_response
@@ -19,7 +20,7 @@ from chat.formats.chat import ChatCall, parse_chat
 from chat.jobs import NewJob, new_job_id
 from chat.types import Lane
 
-__all__ = ["accepted", "job_path", "naming", "new_job", "read_body", "read_job"]
+__all__ = ["accepted", "job_path", "key_of_call", "naming", "new_job", "read_body", "read_job"]
 
 
 def read_job(front: FrontEnd, default_lane: Lane) -> NewJob:
@@ -34,7 +35,7 @@ def new_job(front: FrontEnd, call: ChatCall, default_lane: Lane) -> NewJob:
     Raises ``InvalidRequest`` and ``ProviderNotRegistered``.
     """
     config = front.config
-    key = idempotency_key(request.headers)
+    key = key_of_call(f"{request.method} {request.path}")
     route = front.names.route(call.request.model)
     lane = call.lane or default_lane
     usual_s = config.timeout_s if lane is Lane.INTERACTIVE else config.job_timeout_s
@@ -46,11 +47,23 @@ def new_job(front: FrontEnd, call: ChatCall, default_lane: Lane) -> NewJob:
         lane=lane,
         timeout_ms=math.ceil((call.timeout_s or usual_s) * 1000),
         metadata=call.metadata,
-        # The same key on another path, or with another method, is another call.
-        idempotency_key=None if key is None else f"{request.method} {request.path} {key}",
+        idempotency_key=key,
         body_hash=None if key is None else call.body_hash,
         request_id=g.request_id,
+        owner=caller().name,
     )
+
+
+def key_of_call(call: str) -> str | None:
+    """The caller's Idempotency-Key with what it is for, if there is one.
+
+    The same key of another caller, or for another ``call`` (method and path), is another one.
+    Raises ``InvalidRequest``.
+    """
+    key = idempotency_key(request.headers)
+    if key is None:
+        return None
+    return " ".join(part for part in (caller().name, call, key) if part)
 
 
 def accepted(front: FrontEnd, job_id: str, applied: str | None = None) -> Response:

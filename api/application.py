@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, g, request
 
 from api import (
+    access,
     batches,
     chat,
     completions,
@@ -44,6 +45,7 @@ def build(front: FrontEnd) -> Flask:
 
     request_log.install(app)
     errors.install(app)
+    access.install(app)
     unread.install(app)
     for module in (chat, completions, jobs, files, batches, evaluations, models, health, metrics):
         app.register_blueprint(module.blueprint)

@@ -8,7 +8,8 @@ from typing import Literal
 from flask import Blueprint, Response
 from pydantic import Field
 
-from api.admission import read_body
+from api.access import caller
+from api.admission import key_of_call, read_body
 from api.frontend import front_end
 from api.runs import (
     METADATA,
@@ -16,7 +17,6 @@ from api.runs import (
     Once,
     cancelled,
     input_file,
-    key_of_call,
     listed,
     run_response,
     window_s,
@@ -49,7 +49,7 @@ class BatchBody(Body):
 def create() -> Response:
     """Make a batch; the keeper validates its file before anything of it is queued."""
     front = front_end()
-    key = key_of_call(front.batches)
+    key = key_of_call(f"POST {front.batches.path}")
     body = validated(BatchBody, parse_object(read_body()))
     seconds = window_s(body.completion_window)
     once = Once(front.batches, key, body)
@@ -67,6 +67,7 @@ def create() -> Response:
         output_file_id=new_id("file-"),
         error_file_id=new_id("file-"),
         metadata=body.metadata,
+        owner=caller().name,
     )
     return run_response(front.batches, once.make(batch, front.files))
 

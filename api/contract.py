@@ -149,6 +149,9 @@ class ListedJob(Output):
     error: ErrorDetail | None
     waiting: Waiting | None
     metadata: dict[MetadataKey, MetadataValue]
+    owner: str | None = Field(
+        description="the name of the key that it was made with; null without keys"
+    )
 
 
 class Record(ListedJob):

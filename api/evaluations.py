@@ -10,7 +10,8 @@ from typing import BinaryIO
 from flask import Blueprint, Response, request
 from pydantic import Field
 
-from api.admission import read_body
+from api.access import caller, only_admin
+from api.admission import key_of_call, read_body
 from api.downloads import attachment, download
 from api.frontend import FrontEnd, front_end
 from api.output import json_response
@@ -20,7 +21,6 @@ from api.runs import (
     Once,
     cancelled,
     input_file,
-    key_of_call,
     listed,
     run_response,
     window_s,
@@ -72,7 +72,7 @@ class EvaluationBody(Body):
 def create() -> Response:
     """Make an evaluation; the keeper checks its dataset before anything of it is asked."""
     front = front_end()
-    key = key_of_call(front.evaluations)
+    key = key_of_call(f"POST {front.evaluations.path}")
     # The suite may be long, and its schemas and regular expressions take a while.
     body = in_thread(_read, read_body())
     seconds = window_s(body.suite.completion_window, "suite.completion_window")
@@ -87,6 +87,7 @@ def create() -> Response:
         window_s=seconds,
         created_ms=int(time.time() * 1000),
         metadata=body.metadata,
+        owner=caller().name,
     )
     return run_response(front.evaluations, once.make(evaluation, front.files))
 
@@ -113,7 +114,8 @@ def show_cache() -> Response:
 
 @blueprint.delete("/v1/evaluations/cache")
 def clear_cache() -> Response:
-    """Forget every known answer."""
+    """Forget every known answer, whosever it is."""
+    only_admin()
     with disk_errors("the cache of answers cannot be cleared"):
         deleted = in_thread(front_end().evaluations.cache.clear)
     return json_response({"deleted": deleted})
@@ -136,7 +138,7 @@ def retry(evaluation_id: str) -> Response:
     """Have what failed of an evaluation that is over asked again."""
     store = front_end().evaluations
     with disk_errors("the evaluation cannot be retried"):
-        in_thread(_retry, store, evaluation_id)
+        in_thread(_retry, store, evaluation_id, caller().sees)
     return run_response(store, evaluation_id)
 
 
@@ -146,7 +148,7 @@ def report(evaluation_id: str) -> Response:
     store = front_end().evaluations
     kind = _format()
     with disk_errors("the report cannot be read"):
-        content, status = in_thread(_report, store, evaluation_id, kind)
+        content, status = in_thread(_report, store, evaluation_id, kind, caller().sees)
     response = download(
         content, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}", CONTENT_TYPES[kind]
     )
@@ -186,8 +188,8 @@ def _check_models(front: FrontEnd, suite: Suite) -> None:
             raise type(error)(message, param=where, provider=error.provider) from error
 
 
-def _retry(store: EvaluationStore, evaluation_id: str) -> None:
-    _, progress = store.get(evaluation_id)
+def _retry(store: EvaluationStore, evaluation_id: str, owner: str | None) -> None:
+    _, progress = store.get(evaluation_id, owner)
     if store.retry_asked(evaluation_id):
         return  # It was asked for before, and has not begun.
     if not progress.status.terminal:
@@ -224,10 +226,10 @@ def _format() -> str:
 
 
 def _report(
-    store: EvaluationStore, evaluation_id: str, kind: str
+    store: EvaluationStore, evaluation_id: str, kind: str, owner: str | None
 ) -> tuple[BinaryIO, os.stat_result]:
     """The file of a report, which can be read to its end even if the next round replaces it."""
-    _, progress = store.get(evaluation_id)
+    _, progress = store.get(evaluation_id, owner)
     try:
         content = (store.folder(evaluation_id) / FORMATS[kind]).open("rb")
     except FileNotFoundError:

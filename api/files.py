@@ -9,9 +9,10 @@ from typing import cast
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.access import caller
+from api.admission import key_of_call
 from api.downloads import attachment, download
 from api.frontend import front_end
-from api.headers import idempotency_key
 from api.multipart import Part, read_parts
 from api.output import json_response, page_response
 from api.threads import in_thread
@@ -47,7 +48,7 @@ _TEXTS: dict[str, tuple[Callable[[str], bool], str]] = {
 def upload() -> Response:
     """Store the file of the form; with an Idempotency-Key once, however often it is sent."""
     front = front_end()
-    key = idempotency_key(request.headers)
+    key = key_of_call("POST /v1/files")
     with front.files.incoming() as incoming:
         fields = _receive(incoming, front.config.file_limit)
         lifetime_s = int(fields.get(_SECONDS, front.config.file_retention_s)) or None
@@ -56,8 +57,8 @@ def upload() -> Response:
             fields["file"],
             "batch",
             lifetime_s,
-            # The same key on another path, or with another method, is another call.
-            None if key is None else f"{request.method} {request.path} {key}",
+            key,
+            caller().name,
         )
     return json_response(stored.to_wire())
 
@@ -71,6 +72,7 @@ def listed() -> Response:
         limit=_limit(),
         purpose=cast("Purpose | None", _choice("purpose", "batch", "batch_output")),
         newest_first=_choice("order", "asc", "desc") != "asc",
+        owner=caller().sees,
     )
     return page_response([stored.to_wire() for stored in found], more=more)
 
@@ -78,14 +80,14 @@ def listed() -> Response:
 @blueprint.get("/v1/files/<file_id>")
 def show(file_id: str) -> Response:
     """What is known about a file."""
-    return json_response(front_end().files.get(file_id).to_wire())
+    return json_response(front_end().files.get(file_id, caller().sees).to_wire())
 
 
 @blueprint.get("/v1/files/<file_id>/content")
 def content(file_id: str) -> Response:
     """What is in a file, or the part of it that a ``Range`` asks for."""
     files = front_end().files
-    stored = files.get(file_id)
+    stored = files.get(file_id, caller().sees)
     response = download(files.open(file_id), stored.bytes, stored.sha256, "application/jsonl")
     response.headers["Content-Disposition"] = attachment(stored.filename)
     return response
@@ -94,7 +96,7 @@ def content(file_id: str) -> Response:
 @blueprint.delete("/v1/files/<file_id>")
 def delete(file_id: str) -> Response:
     """Remove a file; a batch that began with it goes on."""
-    in_thread(front_end().files.delete, file_id)
+    in_thread(front_end().files.delete, file_id, caller().sees)
     return json_response({"id": file_id, "object": "file", "deleted": True})
 
 

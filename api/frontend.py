@@ -13,6 +13,7 @@ from flask import current_app
 
 from api.hangup import HangupMonitor
 from api.stopping import Stopping
+from chat.access import Caller, Keyring
 from chat.batches.folder import BatchStore
 from chat.catalogue import Catalogue
 from chat.connection import check_durability, connect, redis_url
@@ -48,10 +49,20 @@ class Store(Protocol):
         states: Iterable[JobState] = (),
         provider: str | None = None,
         lane: Lane | None = None,
+        owner: str | None = None,
         limit: int = 20,
         after: str | None = None,
     ) -> Page:
         """The newest jobs that match, a page of them."""
+
+    def check_owner(self, job_id: str, owner: str | None) -> None:
+        """Raise as if there were no such job when it is not ``owner``'s."""
+
+    def begin_call(self, client: Caller, call: str) -> None:
+        """Count a call of a client that has a limit, or refuse it."""
+
+    def end_call(self, client: Caller, call: str) -> None:
+        """A call of a client has been answered."""
 
     def watch(self, job_id: str, channel: str) -> Outcome | None:
         """The job's end if it is over; else the channel will be told."""
@@ -107,6 +118,7 @@ class FrontEnd:
         self.config = config
         self.names = names
         self.clock = clock
+        self.keyring = Keyring(config.keys)
         self.stopping = stopping or Stopping(clock)
         self.files = FileStore(config.data_dir / "files")
         self.batches = BatchStore(config.data_dir / "batches")

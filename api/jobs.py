@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from flask import Blueprint, Response, request
 
+from api.access import caller
 from api.admission import accepted, read_job
 from api.frontend import FrontEnd, front_end
 from api.output import json_response
@@ -59,6 +60,7 @@ def show_many() -> Response:
         states=() if states is None else _each_of("state", states, list(JobState)),
         provider=None if provider is None else _one_of("provider", provider, PROVIDERS),
         lane=None if lane is None else _one_of("lane", lane, list(Lane)),
+        owner=caller().sees,
         limit=_limit(given.get("limit", str(_LISTED))),
         after=_after(given.get("after")),
     )
@@ -71,9 +73,8 @@ def show(job_id: str) -> Response:
 
     A front end that is told to stop answers at once: its successor takes the next question.
     """
-    _check_id(job_id)
     seconds = _wait_s()
-    front = front_end()
+    front = _front_of(job_id)
     if seconds > 0:
         watch_outcome(front, job_id, seconds)
     return _record(front, job_id)
@@ -82,8 +83,7 @@ def show(job_id: str) -> Response:
 @blueprint.post("/v1/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
     """Cancel the job; one that is in a call is over as soon as its worker has closed that."""
-    _check_id(job_id)
-    front = front_end()
+    front = _front_of(job_id)
     state = front.connections().store.cancel(job_id)
     if not state.terminal:
         watch_outcome(front, job_id, _CANCEL_WAIT_S, patience_s=_CANCEL_WAIT_S)
@@ -101,13 +101,19 @@ def _listed(record: JobRecord) -> JSON:
     return wire
 
 
-def _check_id(job_id: str) -> None:
-    """Refuse what cannot be a job id before Redis is asked for it."""
+def _front_of(job_id: str) -> FrontEnd:
+    """The front end, if the caller may know of the job.
+
+    What cannot be a job id is refused before Redis is asked for it.
+    """
     if made_at(job_id) is None:
         raise JobNotFound(
             f"{shown(job_id)} is not a job id; those are job_ and 26 characters, as in the "
             "Location of POST /v1/jobs"
         )
+    front = front_end()
+    front.connections().store.check_owner(job_id, caller().sees)
+    return front
 
 
 def _wait_s() -> float:

@@ -20,6 +20,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from api.access import only_admin
 from api.frontend import front_end
 from chat.jobs import JobState
 from chat.types import JSON
@@ -69,6 +70,7 @@ _ENDS = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """One scrape. Without Redis it fails as any other call: a gap in the graph, not zeros."""
+    only_admin()
     front = front_end()
     overview = front.connections().store.overview(front.names.names)
     return Response(exposition(overview), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -9,11 +9,12 @@ from functools import cache
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.access import OPEN
 from api.contract import ErrorAnswer
 from api.operation import Operation
 from api.operations import OPERATIONS
 from api.parameters import RETRY_AFTER
-from chat.errors import ChatError
+from chat.errors import ChatError, ClientLimited, Forbidden, Unauthorized
 from chat.types import JSON
 
 __all__ = ["OPERATIONS", "Operation", "document"]
@@ -38,7 +39,17 @@ def document(version: str) -> JSON:
             "Every response has an X-Request-Id.",
         },
         "paths": dict(paths),
-        "components": {"schemas": definitions},
+        "components": {
+            "schemas": definitions,
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "as `chatd keys new` makes it; without any, none is asked for",
+                }
+            },
+        },
+        "security": [{"key": []}],
     }
 
 
@@ -69,7 +80,9 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
         for status, success in operation.answers.items()
     }
     codes: dict[int, list[str]] = defaultdict(list)
-    everywhere: tuple[type[ChatError], ...] = (ChatError,)
+    everywhere: tuple[type[ChatError], ...] = (ChatError, Forbidden)
+    if operation.path not in OPEN:
+        everywhere += (Unauthorized, ClientLimited)
     for error in operation.errors + everywhere:
         codes[operation.statuses[error]].append(error.code)
     for status, names in sorted(codes.items()):
@@ -77,6 +90,8 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
         told = {_JSON: schemas[ErrorAnswer]}
         responses[str(status)] = _response(", ".join(sorted(names)), told, headers)
     wire: JSON = {"summary": operation.summary, "responses": responses}
+    if operation.path in OPEN:
+        wire["security"] = []
     if operation.parameters:
         wire["parameters"] = list(operation.parameters)
     if operation.body is not None:

@@ -26,7 +26,8 @@ def install(app: Flask) -> None:
     """Log every request to ``app`` when it is answered, at debug if it is one that is polled.
 
     The line has ``method``, ``path`` without the query, ``status``, ``duration_ms``, ``code`` when
-    the answer is an error, and ``job_id`` when it is about a job. To be installed after what sets
+    the answer is an error, ``job_id`` when it is about a job, and ``caller``, the name of the key
+    it came with. To be installed after what sets
     ``g.request_id`` and ``g.started``.
     """
     app.before_request(_begin)
@@ -59,6 +60,7 @@ def _answered(response: Response) -> Response:
             "duration_ms": round(milliseconds, 1),
             "code": code,
             "job_id": _job_id(response),
+            "caller": _caller(),
         },
     )
     return response
@@ -73,6 +75,11 @@ def _job_id(response: Response) -> str | None:
     if found is None and g.get("error_code") != JobNotFound.code:
         return (request.view_args or {}).get("job_id")
     return found
+
+
+def _caller() -> str | None:
+    caller = g.get("caller")
+    return caller.name or None if caller else None
 
 
 def _end(_: BaseException | None) -> None:

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from flask import Response, request
 from pydantic import Field
 
+from api.access import caller
 from api.frontend import FrontEnd
-from api.headers import idempotency_key
 from api.output import json_response, page_response
 from api.threads import in_thread
 from chat.batches.folder import BatchStore
@@ -31,7 +31,6 @@ __all__ = [
     "Once",
     "cancelled",
     "input_file",
-    "key_of_call",
     "listed",
     "run_response",
     "window_s",
@@ -50,15 +49,6 @@ _LONGEST_S = 30 * 86400
 #: Runs of either kind, and those of them that can be made.
 _Runs = RunStore[Any, Any]
 _Making = BatchStore | EvaluationStore
-
-
-def key_of_call(store: _Runs) -> str | None:
-    """The caller's Idempotency-Key, if there is one; on another path it is another one.
-
-    Raises ``InvalidRequest``.
-    """
-    key = idempotency_key(request.headers)
-    return None if key is None else f"POST {store.path} {key}"
 
 
 class Once:
@@ -102,7 +92,7 @@ def input_file(front: FrontEnd, file_id: str, content: str) -> StoredFile:
 
     Raises ``FileNotFound`` and ``InvalidRequest``.
     """
-    file = in_thread(front.files.get, file_id)
+    file = in_thread(front.files.get, file_id, caller().sees)
     if file.purpose != "batch":
         raise InvalidRequest(
             f"input_file_id is {shown(file.id)}, a file of purpose {file.purpose}, but must be one "
@@ -138,21 +128,21 @@ def listed(store: _Runs, an_id: str, runs: str) -> Response:
         )
     limit = _limit()
     with disk_errors(f"{runs} cannot be read"):
-        found, more = in_thread(store.page, after, limit)
+        found, more = in_thread(store.page, after, limit, caller().sees)
     return page_response([run.shown(progress) for run, progress in found], more=more)
 
 
 def run_response(store: _Runs, run_id: str) -> Response:
     """A run as it is by now."""
     with disk_errors(f"the {store.kind} cannot be read"):
-        run, progress = in_thread(store.get, run_id)
+        run, progress = in_thread(store.get, run_id, caller().sees)
     return json_response(run.shown(progress))
 
 
 def cancelled(store: _Runs, run_id: str) -> Response:
     """Ask for the end of a run; what it is then."""
     with disk_errors(f"the {store.kind} cannot be cancelled"):
-        in_thread(store.cancel, run_id)
+        in_thread(store.cancel, run_id, caller().sees)
     return run_response(store, run_id)
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["host_and_port", "http_url_fault", "is_loopback", "redis_url_fault"]
+__all__ = ["host_and_port", "http_url_fault", "is_address", "is_loopback", "redis_url_fault"]
 
 _HIGHEST_PORT = 65535
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -40,6 +40,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_address(host: str) -> bool:
+    """Whether ``host`` is an IP address, and not a name that somebody else decides on."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def http_url_fault(url: str) -> str | None:

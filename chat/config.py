@@ -12,21 +12,32 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from chat.addresses import host_and_port, http_url_fault, redis_url_fault
 from chat.errors import ConfigError, InvalidRequest
+from chat.formats.strict_json import shown
 from chat.prices import read_price
 from chat.routing import PROVIDERS, resolve
-from chat.settings import ChatdConfig, GatewayConfig, LimitConfig, PriceConfig, ProviderConfig
+from chat.settings import (
+    ChatdConfig,
+    GatewayConfig,
+    KeyConfig,
+    LimitConfig,
+    PriceConfig,
+    ProviderConfig,
+)
 from chat.tables import Table
 
 __all__ = [
     "PLACES",
     "ChatdConfig",
     "GatewayConfig",
+    "KeyConfig",
     "LimitConfig",
     "PriceConfig",
     "ProviderConfig",
+    "is_key_name",
     "load_config",
 ]
 
@@ -40,6 +51,8 @@ _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _TIER = re.compile(r"[A-Za-z0-9._-]+")
 # Upper case only: a key written where its variable's name belongs is then refused, not printed.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def load_config(
@@ -132,6 +145,8 @@ def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
         log_format=chatd.choice("log_format", usual.log_format, ("json", "text")),
         models_refresh_s=chatd.seconds("models_refresh_s", usual.models_refresh_s, zero=True),
         prices=tuple(read_price(price) for price in chatd.tables("prices")),
+        keys=_keys(chatd),
+        allowed_origins=_origins(chatd),
         providers=_providers(chatd.table("providers"), usual.providers, api),
         models=tiers,
         weak_models=weak_models,
@@ -204,6 +219,72 @@ def _limit(table: Table) -> LimitConfig:
             "match", "is missing or empty", 'write the model ids it is for, as match = "*:free"'
         )
     return limit
+
+
+def is_key_name(text: str) -> bool:
+    """Whether a key may have this name: it is part of keys in Redis and of lines of log."""
+    return _KEY_NAME.fullmatch(text) is not None
+
+
+def _keys(chatd: Table) -> tuple[KeyConfig, ...]:
+    keys: dict[str, KeyConfig] = {}
+    hashes: set[str] = set()
+    for table in chatd.tables("keys"):
+        key = _key(table)
+        own = {key.sha256, key.previous_sha256} - {""}
+        if key.name in keys or own & hashes:
+            raise table.error(
+                "name",
+                "is the name or has the key of an entry before it",
+                "give each caller a name and a key of its own; for a new key of the same caller "
+                "there is previous_sha256",
+            )
+        keys[key.name] = key
+        hashes |= own
+    return tuple(keys.values())
+
+
+def _key(table: Table) -> KeyConfig:
+    instead = "keys do not belong in this file; write the sha256 that `chatd keys new NAME` prints"
+    key = KeyConfig(
+        name=table.text("name", ""),
+        sha256=table.text("sha256", ""),
+        previous_sha256=table.text("previous_sha256", ""),
+        admin=bool(table.flag("admin", default=False)),
+        requests_per_minute=table.whole_or_none("requests_per_minute"),
+        concurrency=table.whole_or_none("concurrency"),
+    )
+    table.finish({"key": instead, "api_key": instead})
+    if not is_key_name(key.name):
+        raise table.error(
+            "name",
+            "is not 1 to 64 letters, digits, '.', '_' and '-'",
+            'write who has the key, as name = "evals"',
+        )
+    for name in ("sha256", "previous_sha256"):
+        value = getattr(key, name)
+        if not _SHA256.fullmatch(value) and (value or name == "sha256"):
+            raise table.error(
+                name,
+                f"of {key.name} is not a SHA-256 of 64 digits in lower-case hexadecimal",
+                "write the one that `chatd keys new NAME` prints",
+                hide=True,
+            )
+    return key
+
+
+def _origins(chatd: Table) -> tuple[str, ...]:
+    origins = chatd.texts("allowed_origins")
+    for origin in origins:
+        parts = urlsplit(origin) if http_url_fault(origin) is None else None
+        # As a browser writes it (RFC 6454): in lower case, without a path.
+        if parts is None or f"{parts.scheme}://{parts.netloc.lower()}" != origin:
+            raise chatd.error(
+                "allowed_origins",
+                f"has {shown(origin)}, which is not the origin of a page",
+                'write scheme, host and port as a browser does, as "https://chat.example.com"',
+            )
+    return origins
 
 
 def _gateway(table: Table) -> GatewayConfig:

@@ -2,6 +2,7 @@
 
     ChatError
       InvalidRequest  TooLarge  IdempotencyMismatch  ProviderNotRegistered
+      Unauthorized  Forbidden  ClientLimited
       JobNotFound  ModelNotFound  JobCancelled  ResultExpired  QueueFull  DeadlineExceeded
       FileNotFound  BatchNotFound  EvaluationNotFound
       QueueUnavailable  StorageUnavailable  NoWorker  Draining
@@ -23,12 +24,14 @@ from chat.types import JSON, Billed
 __all__ = [
     "BatchNotFound",
     "ChatError",
+    "ClientLimited",
     "ConfigError",
     "ContentFiltered",
     "DeadlineExceeded",
     "Draining",
     "EvaluationNotFound",
     "FileNotFound",
+    "Forbidden",
     "IdempotencyMismatch",
     "InvalidRequest",
     "JobCancelled",
@@ -43,6 +46,7 @@ __all__ = [
     "ResultExpired",
     "StorageUnavailable",
     "TooLarge",
+    "Unauthorized",
     "UpstreamAuth",
     "UpstreamError",
     "UpstreamNotFound",
@@ -152,6 +156,25 @@ class TooLarge(ChatError):
     """The body is larger than the gateway accepts."""
 
     code = "too_large"
+
+
+class Unauthorized(ChatError):
+    """The call came without a key of chatd's, or with one it does not know."""
+
+    code = "unauthorized"
+
+
+class Forbidden(ChatError):
+    """The call is not for this caller."""
+
+    code = "forbidden"
+
+
+class ClientLimited(ChatError):
+    """The caller's key has used up what it may do now; nothing was queued."""
+
+    code = "client_limited"
+    retryable = True
 
 
 class IdempotencyMismatch(ChatError):

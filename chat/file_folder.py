@@ -44,7 +44,10 @@ def is_file_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """What is known about a file; times in s since the epoch, by this host's clock."""
+    """What is known about a file; times in s since the epoch, by this host's clock.
+
+    ``owner`` is the name of the key that it came with, if there is one.
+    """
 
     id: str
     filename: str
@@ -53,6 +56,7 @@ class StoredFile:
     created_at: int
     expires_at: int | None
     sha256: str
+    owner: str = ""
 
     def expired(self, now: float) -> bool:
         """Whether its time is over."""

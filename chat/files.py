@@ -62,6 +62,7 @@ class Incoming:
         purpose: Purpose,
         lifetime_s: int | None = None,
         key: str | None = None,
+        owner: str = "",
     ) -> StoredFile:
         """Make a file of what was written, once and at the end; it is on disk when this returns.
 
@@ -80,6 +81,7 @@ class Incoming:
             created_at=int(now),
             expires_at=None if lifetime_s is None else int(now) + lifetime_s,
             sha256=self._digest.hexdigest(),
+            owner=owner,
         )
         try:
             with disk_errors(_WRITING):
@@ -143,6 +145,7 @@ class FileStore:
         filename: str,
         purpose: Purpose,
         lifetime_s: int | None = None,
+        owner: str = "",
     ) -> StoredFile:
         """Make a file of ``data_dir`` the content of file ``file_id``; ``path`` is then gone.
 
@@ -151,15 +154,18 @@ class FileStore:
         """
         stored = self._folder.read(_checked(file_id))
         if stored is None:
-            stored = self._take_in(path, file_id, filename, purpose, lifetime_s)
+            stored = self._take_in(path, file_id, filename, purpose, lifetime_s, owner)
         with disk_errors(_WRITING):
             path.unlink(missing_ok=True)
         return stored
 
-    def get(self, file_id: str) -> StoredFile:
-        """What is known about a file. Raises ``FileNotFound``."""
+    def get(self, file_id: str, owner: str | None = None) -> StoredFile:
+        """What is known about a file of ``owner``, ``None`` for anybody's.
+
+        Raises ``FileNotFound``.
+        """
         stored = self._folder.read(_checked(file_id))
-        if stored is None or stored.expired(self._now()):
+        if stored is None or stored.expired(self._now()) or owner not in (None, stored.owner):
             raise _not_there(file_id)
         return stored
 
@@ -186,11 +192,12 @@ class FileStore:
         limit: int = MOST_LISTED,
         purpose: Purpose | None = None,
         newest_first: bool = True,
+        owner: str | None = None,
     ) -> tuple[list[StoredFile], bool]:
         """Up to ``limit`` files in the order of their ids, and whether more follow.
 
         Ids sort by the time of their making. The page begins behind ``after``, which need not be
-        there any more.
+        there any more. With ``owner`` it has the files of that one.
         """
         found: list[StoredFile] = []
         now = self._now()
@@ -200,14 +207,16 @@ class FileStore:
             stored = self._folder.read(file_id)
             if stored is None or stored.expired(now) or purpose not in (None, stored.purpose):
                 continue
+            if owner not in (None, stored.owner):
+                continue
             if len(found) == limit:
                 return found, True
             found.append(stored)
         return found, False
 
-    def delete(self, file_id: str) -> None:
+    def delete(self, file_id: str, owner: str | None = None) -> None:
         """Remove a file and give up its Idempotency-Key. Raises ``FileNotFound``."""
-        if not self._folder.remove(self.get(file_id).id):
+        if not self._folder.remove(self.get(file_id, owner).id):
             raise _not_there(file_id)
 
     def sweep(self, now: float) -> int:
@@ -224,7 +233,13 @@ class FileStore:
         return removed
 
     def _take_in(
-        self, path: Path, file_id: str, filename: str, purpose: Purpose, lifetime_s: int | None
+        self,
+        path: Path,
+        file_id: str,
+        filename: str,
+        purpose: Purpose,
+        lifetime_s: int | None,
+        owner: str,
     ) -> StoredFile:
         self._folder.make()
         with disk_errors(_WRITING):
@@ -250,6 +265,7 @@ class FileStore:
                 created_at=now,
                 expires_at=None if lifetime_s is None else now + lifetime_s,
                 sha256=digest,
+                owner=owner,
             )
         )
 

@@ -117,7 +117,7 @@ class NewJob:
     ``timeout_ms`` is the job's deadline counted from admission by Redis' clock. ``reply_to`` is
     the channel of the process that waits, or ``None``. ``waits`` is true when a caller waits, so
     that a job of a provider without a live worker (``NoWorker``) or of a drained one (``Draining``)
-    is refused rather than queued.
+    is refused rather than queued. ``owner`` is the name of the key it came with, if there is one.
     """
 
     id: str
@@ -132,6 +132,7 @@ class NewJob:
     idempotency_key: str | None = None
     body_hash: str | None = None
     request_id: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +236,7 @@ class JobRecord:
     error: JSON | None
     waiting: JSON | None
     metadata: dict[str, str]
+    owner: str = ""
 
     def to_wire(self) -> JSON:
         """The record as the HTTP API shows it; times are RFC 3339."""
@@ -252,4 +254,5 @@ class JobRecord:
             "error": self.error,
             "waiting": self.waiting,
             "metadata": self.metadata,
+            "owner": self.owner or None,
         }

@@ -61,6 +61,18 @@ class Reader(Scripts):
         place = self._run("place", job_id) if outcome is None else None
         return record_of(job_id, fields, outcome, place)
 
+    def check_owner(self, job_id: str, owner: str | None) -> None:
+        """Raise as if there were no such job when it is not ``owner``'s; ``None`` owns them all.
+
+        Raises ``JobNotFound`` and ``ResultExpired``.
+        """
+        if owner is None:
+            return
+        with redis_errors():
+            found = self.redis.hget(f"job:{job_id}", "owner")
+        if found != owner:
+            raise self._missing(job_id)
+
     def records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """The records of these jobs in one round trip; ``None`` where there is none.
 
@@ -103,6 +115,7 @@ class Reader(Scripts):
         states: Iterable[JobState] = (),
         provider: str | None = None,
         lane: Lane | None = None,
+        owner: str | None = None,
         limit: int = 20,
         after: str | None = None,
     ) -> Page:
@@ -112,7 +125,13 @@ class Reader(Scripts):
         older jobs match: they follow after its ``after``. The job of an id need not exist.
         """
         following, *found = self._run(
-            "list", after or "", limit, " ".join(states), provider or "", lane or ""
+            "list",
+            after or "",
+            limit,
+            " ".join(states),
+            provider or "",
+            lane or "",
+            owner or "",
         )
         jobs = {
             job_id: (dict(zip(rest[::2], rest[1::2], strict=True)), outcome_of(meta))

@@ -43,6 +43,7 @@ def record_of(
         error=outcome.error if outcome else None,
         waiting=_waiting(place),
         metadata=json.loads(fields["metadata"]),
+        owner=fields.get("owner", ""),
     )
 
 

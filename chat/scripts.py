@@ -21,6 +21,7 @@ _NAMES = (
     "admit",
     "audit",
     "cancel",
+    "client",
     "drain",
     "expire",
     "finish",

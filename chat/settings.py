@@ -10,7 +10,14 @@ from chat.addresses import host_and_port, is_loopback
 from chat.errors import ConfigError
 from chat.types import Lane
 
-__all__ = ["ChatdConfig", "GatewayConfig", "LimitConfig", "PriceConfig", "ProviderConfig"]
+__all__ = [
+    "ChatdConfig",
+    "GatewayConfig",
+    "KeyConfig",
+    "LimitConfig",
+    "PriceConfig",
+    "ProviderConfig",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +78,24 @@ class ProviderConfig:
     max_interactive_bytes: int = 64 * 2**20
     max_batch: int = 100_000
     max_batch_bytes: int = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyConfig:
+    """One ``[[chatd.keys]]``: who may call chatd, by the hash of a key that only the caller has.
+
+    ``name`` is the owner of what is made with the key. ``sha256`` is the hash in lower-case
+    hexadecimal, ``previous_sha256`` that of the key before, which is accepted as well. ``admin``
+    sees and may do everything. ``requests_per_minute`` and ``concurrency`` bound the calls, None
+    for no bound.
+    """
+
+    name: str
+    sha256: str
+    previous_sha256: str = ""
+    admin: bool = False
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +184,12 @@ class ChatdConfig:
     chatd brings its own Redis. ``durability`` says when Redis has to have a write on disk: within
     about a second (``everysec``) or before it confirms it (``always``). ``models_refresh_s`` is the
     time between two fetches of a provider's list of models, 0 for none at all. The first of
-    ``prices`` that fits a model counts. ``providers`` always has all five. ``source`` is the file,
-    None for the defaults.
+    ``prices`` that fits a model counts. ``keys`` are those of callers; without any, everybody on
+    this machine may do everything. Pages of ``allowed_origins`` may call from a browser.
+    ``providers`` always has all five. ``source`` is the file, None for the defaults.
 
-    Raises ``ConfigError`` for a ``bind`` that other machines can reach, however it is built.
+    Raises ``ConfigError`` for a ``bind`` that other machines can reach without a key, however it is
+    built.
     """
 
     bind: str = "127.0.0.1:3220"
@@ -196,6 +223,8 @@ class ChatdConfig:
     log_format: str = "json"
     models_refresh_s: float = 600.0
     prices: tuple[PriceConfig, ...] = ()
+    keys: tuple[KeyConfig, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     providers: Mapping[str, ProviderConfig] = field(default_factory=_default_providers)
     models: Mapping[str, str] = field(default_factory=dict)
     weak_models: tuple[str, ...] = ()
@@ -207,14 +236,21 @@ class ChatdConfig:
         ollama = replace(self.providers["ollama"], base_url=self.ollama_url)
         object.__setattr__(self, "providers", {**self.providers, "ollama": ollama})
         host, _ = host_and_port(self.bind)
-        if not is_loopback(host):
+        if not is_loopback(host) and not self.keys:
             where = self.source or "configuration"
             raise ConfigError(
                 f'{where}: [chatd] bind = "{self.bind}" can be reached from other machines, and'
-                " chatd does not check API keys, so that anybody there could spend yours; write"
-                ' bind = "127.0.0.1:3220" and put a reverse proxy that authenticates its callers'
-                " on the same host"
+                " there are no [[chatd.keys]], so that anybody there could spend your providers'"
+                " keys; make a key with `chatd keys new NAME`, or write"
+                ' bind = "127.0.0.1:3220"'
             )
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the front end."""
+        # Who listens on every address listens on this one.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def host(self) -> str:

@@ -14,14 +14,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
+from chat.access import Caller
 from chat.budget import budget_of, estimated_tokens
-from chat.errors import QueueUnavailable
+from chat.connection import redis_errors
+from chat.errors import ClientLimited, QueueUnavailable
 from chat.jobs import Ending, JobState, NewJob, Outcome, queue_name
 from chat.reader import Reader
 from chat.records import outcome_of
 from chat.refusals import NO_CAPS, caps_of, refusal
 from chat.types import JSON, ChatRequest, Lane
 from chat.upkeep import Upkeep
+
+#: Ms beyond ``timeout_s`` for which a call of a client counts whose front end has died.
+_LATE_MS = 30_000
 
 __all__ = ["Admitted", "Finished", "Grant", "Held", "JobStore"]
 
@@ -144,6 +149,7 @@ class JobStore(Reader, Upkeep):
                 budget.match,
                 estimated_tokens(job.request),
                 job.request_id,
+                job.owner,
             )
         except QueueUnavailable as error:
             error.job_id = job.id
@@ -183,6 +189,37 @@ class JobStore(Reader, Upkeep):
     def expire(self, job_id: str) -> Outcome | None:
         """End the job if it is past its deadline and in no call; its outcome if it is over."""
         return outcome_of(self._run("expire", job_id))
+
+    def begin_call(self, client: Caller, call: str) -> None:
+        """Count a call of a client that has a limit. Raises ``ClientLimited``."""
+        reply = self._run(
+            "client",
+            client.name,
+            call,
+            _or_empty(client.requests_per_minute),
+            _or_empty(client.concurrency),
+            int(self._config.timeout_s * 1000) + _LATE_MS,
+        )
+        match reply:
+            case ["rate", milliseconds]:
+                raise ClientLimited(
+                    f"the key of {client.name} may make {client.requests_per_minute} calls a "
+                    "minute, a sixth of them at once (requests_per_minute); come back when "
+                    "Retry-After says",
+                    retry_after_s=int(milliseconds) / 1000,
+                )
+            case ["calls"]:
+                raise ClientLimited(
+                    f"the key of {client.name} may have {client.concurrency} calls open at the "
+                    "same time (concurrency), and has them; end one, or send POST /v1/jobs and "
+                    "read the answer later",
+                    retry_after_s=1,
+                )
+
+    def end_call(self, client: Caller, call: str) -> None:
+        """A call of a client has been answered."""
+        with redis_errors():
+            self.redis.zrem(f"client:{client.name}:calls", call)
 
     # -- the worker
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Any, BinaryIO, ClassVar
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from chat.addresses import is_loopback
 from chat.types import JSON
 from cli.overview import plain
+from cli.session import new_session
 
 __all__ = ["PIECE", "CallError", "HttpClient", "Unavailable"]
 
@@ -46,9 +45,7 @@ class HttpClient:
 
     def __init__(self, base: str) -> None:
         self.base = base.rstrip("/")
-        self._session = requests.Session()
-        # The environment's proxy is for the way out, not for this machine.
-        self._session.trust_env = not is_loopback(urlsplit(base).hostname or "")
+        self._session = new_session(base)
 
     def call(self, method: str, path: str, **options: Any) -> JSON:
         """The object that a call answers with 2xx. Raises ``CallError``."""

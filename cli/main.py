@@ -7,11 +7,9 @@ import runpy
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
-from chat.addresses import is_loopback
 from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
 from cli.audit import audit
@@ -19,6 +17,7 @@ from cli.away import INTERRUPTED
 from cli.batch import batch
 from cli.drain import drain, resume
 from cli.eval import evaluations
+from cli.keys import keys
 from cli.restart import restart
 
 # Redis and HTTP are imported where they are used: a process that becomes the front end has to
@@ -61,6 +60,7 @@ main.add_command(audit)
 main.add_command(batch)
 main.add_command(drain)
 main.add_command(evaluations)
+main.add_command(keys)
 main.add_command(restart)
 main.add_command(resume)
 
@@ -140,14 +140,14 @@ def ask(question: str, model: str, url: str | None) -> None:
     """Send QUESTION as one chat and print the answer."""
     import requests
 
-    base = (url or f"http://{load_config().bind}").rstrip("/")
+    from cli.session import new_session
+
+    base = (url or load_config().url).rstrip("/")
     body: Any = {"model": model, "messages": [{"role": "user", "content": question}]}
-    session = requests.Session()
-    # The environment's proxy is for the way out, not for this machine.
-    session.trust_env = not is_loopback(urlsplit(base).hostname or "")
+    session = new_session(base)
     try:
         # Without a time limit, since chatd ends every call.
-        reply = session.post(f"{base}/v1/chat", json=body, timeout=None)
+        reply = session.post(f"{base}/v1/chat", json=body, timeout=None, allow_redirects=False)
         answer = reply.json()
     except requests.RequestException as error:
         raise click.ClickException(
@@ -181,5 +181,5 @@ def top(interval: int, once: bool) -> None:  # noqa: FBT001 - click names the op
     from cli.top import asking
     from cli.top import top as run_top
 
-    fetch = asking(f"http://{load_config().bind}")
+    fetch = asking(load_config().url)
     raise SystemExit(run_top(fetch, interval_s=interval, once=once))

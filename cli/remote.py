@@ -46,7 +46,7 @@ class RemoteGroup(click.Group):
 
 def base_url(given: str | None) -> str:
     """Where chatd is: what --url says, else where the configuration binds it."""
-    return given or f"http://{load_config().bind}"
+    return given or load_config().url
 
 
 def _checked_url(_ctx: click.Context, _param: click.Parameter, given: str | None) -> str | None:

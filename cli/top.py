@@ -21,6 +21,7 @@ from rich.text import Text
 
 from chat.types import JSON
 from cli.overview import lines, plain, view
+from cli.session import new_session
 
 __all__ = ["NoAnswer", "asking", "fetch_overview", "top", "watch"]
 
@@ -45,7 +46,9 @@ class Display(Protocol):
 def fetch_overview(session: requests.Session, base: str) -> JSON:
     """The answer of ``GET /v1/chat/providers`` at ``base``. Raises ``NoAnswer``."""
     try:
-        answer = session.get(f"{base}/v1/chat/providers", timeout=_TIMEOUT_S).json()
+        answer = session.get(
+            f"{base}/v1/chat/providers", timeout=_TIMEOUT_S, allow_redirects=False
+        ).json()
     except requests.JSONDecodeError as error:
         raise NoAnswer(_stranger(base)) from error
     except requests.RequestException as error:
@@ -67,9 +70,7 @@ def _stranger(base: str) -> str:
 
 def asking(base: str) -> partial[JSON]:
     """What asks the chatd at ``base``, over one connection."""
-    session = requests.Session()
-    # The environment's proxy is for the way out, not for this machine.
-    session.trust_env = False
+    session = new_session(base)
     return partial(fetch_overview, session, base)
 
 

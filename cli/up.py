@@ -86,7 +86,7 @@ def _supervise(
         return parts, [p.name for p in supervisor.parts() if not {p.kind, p.name} & kept]
 
     restarter = Restarter(supervisor, instance, plan)
-    readiness = _Readiness(config.bind)
+    readiness = _Readiness(config.url)
 
     def turn() -> bool:
         restarter.turn()
@@ -171,22 +171,22 @@ class _Readiness:
     """Says once when everything is ready, or that it is late."""
 
     def __init__(self, bind: str) -> None:
-        self._bind = bind
+        self._url = bind
         self._began = time.monotonic()
         self._ready = self._late = False
 
     def look(self) -> None:
         if self._ready:
             return
-        self._ready = _ready(self._bind)
+        self._ready = _ready(self._url)
         if self._ready:
-            _log.info("chatd is ready on http://%s", self._bind)
+            _log.info("chatd is ready on http://%s", self._url)
         elif not self._late and time.monotonic() - self._began > _READY_S:
             self._late = True
             _log.warning(
                 "not ready after %.0f s; look at the lines above and at http://%s/ready",
                 _READY_S,
-                self._bind,
+                self._url,
             )
 
 
@@ -242,12 +242,12 @@ def _bound(config: ChatdConfig) -> socket.socket:
         return listener
 
 
-def _ready(bind: str) -> bool:
+def _ready(url: str) -> bool:
     session = requests.Session()
     # The environment's proxy is for the way out, not for this machine.
     session.trust_env = False
     try:
-        return session.get(f"http://{bind}/ready", timeout=2).ok
+        return session.get(f"{url}/ready", timeout=2).ok
     except requests.RequestException:
         return False
 

@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 
 from api import create_app
 from api.frontend import EXTENSION, FrontEnd
+from chat.access import Caller
 from chat.catalogue import Catalogue
-from chat.errors import ChatError, IdempotencyMismatch, NoWorker
+from chat.errors import ChatError, ClientLimited, IdempotencyMismatch, NoWorker
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
 from chat.reader import Page, no_record
 from chat.registry import Missing, Names
@@ -66,7 +67,7 @@ class FakeStore:
     ``respond`` decides how a job ends the moment it is admitted: a response, an error, or ``None``
     for a job that stays queued. ``refusal`` is raised by ``admit``, ``trouble`` by every call, as
     when Redis is away. ``seen`` has the seconds since a worker of each provider was seen, ``asked``
-    every method that was called.
+    every method that was called, ``open`` the calls of limited clients that are not over.
     """
 
     def __init__(self, clock: FakeClock) -> None:
@@ -78,6 +79,7 @@ class FakeStore:
         self.trouble: ChatError | None = None
         self.seen: dict[str, float | None] = {}
         self.asked: list[str] = []
+        self.open: list[str] = []
 
     def newest(self) -> FakeJob:
         """The job that was admitted last."""
@@ -137,6 +139,7 @@ class FakeStore:
             error=job.outcome.error if job.outcome else None,
             waiting=None,
             metadata=job.new.metadata,
+            owner=job.new.owner,
         )
 
     def listed(
@@ -145,6 +148,7 @@ class FakeStore:
         states: Iterable[JobState] = (),
         provider: str | None = None,
         lane: Lane | None = None,
+        owner: str | None = None,
         limit: int = 20,
         after: str | None = None,
     ) -> Page:
@@ -157,9 +161,30 @@ class FakeStore:
             if job.state in wanted
             and provider in {None, job.new.provider}
             and lane in {None, job.new.lane}
+            and owner in {None, job.new.owner}
             and (after is None or job_id < after)
         ]
         return Page(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else None)
+
+    def check_owner(self, job_id: str, owner: str | None) -> None:
+        """Find no job of another owner."""
+        if owner is not None:
+            self._ask("check_owner")
+            if self._job(job_id).new.owner != owner:
+                raise no_record(job_id, ChatdConfig(), time.time_ns() // 1_000_000)
+
+    def begin_call(self, client: Caller, call: str) -> None:
+        """Let it be one of the calls that are open, up to the client's concurrency."""
+        self._ask("begin_call")
+        if client.concurrency is not None and len(self.open) >= client.concurrency:
+            raise ClientLimited("too many calls", retry_after_s=1)
+        self.open.append(call)
+
+    def end_call(self, client: Caller, call: str) -> None:
+        """Close a call; fails if it was not open."""
+        self._ask("end_call")
+        assert client.limited
+        self.open.remove(call)
 
     def watch(self, job_id: str, channel: str) -> Outcome | None:
         """The job's end, or ``None`` and ``channel`` is one of its watchers."""

@@ -87,7 +87,7 @@ class StoreListed(StoreBase):
         """A page of them might be a gigabyte."""
         self.of_all_kinds(store)
 
-        assert "Paris" not in str(store._run("list", "", 100, "", "", ""))
+        assert "Paris" not in str(store._run("list", "", 100, "", "", "", ""))
 
     @pytest.mark.parametrize("limit", [1, 2, 5, 13, 14])
     def test_pages_show_each_job_once(self, store, limit):

@@ -88,7 +88,7 @@ class StoreRecall(StoreBase):
     def test_a_forgotten_job_is_made_again_while_it_is_called(self, store, client):
         """With all that it needs to be called once more, and its Idempotency-Key."""
         keyed = {"idempotency_key": "k", "body_hash": "b"}
-        job = a_job(lane=Lane.BATCH, metadata={"team": "a"}, request_id="req_1", **keyed)
+        job = a_job(lane=Lane.BATCH, metadata={"team": "a"}, request_id="req_1", owner="a", **keyed)
         then = self.everything(client)
         store.admit(job)
         grant = self.start(store, job.id)
@@ -97,6 +97,7 @@ class StoreRecall(StoreBase):
         assert self.reassert(store, grant) == "recreated"
         record = store.record(job.id)
         assert (record.state, record.metadata) == (JobState.CALLING, {"team": "a"})
+        assert record.owner == "a"
         assert client.zcard("deadlines") == 1
         assert client.zrange("budgets:ollama", 0, -1) == ["ollama:*"]
         assert client.hget("budget:ollama:*", "match") == "*"

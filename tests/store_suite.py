@@ -7,6 +7,7 @@ from tests.store_audited import StoreAudited
 from tests.store_base import a_job, balance
 from tests.store_budget import StoreBudget
 from tests.store_care import StoreCare
+from tests.store_clients import StoreClients
 from tests.store_closed import StoreClosed
 from tests.store_drain import StoreDrain
 from tests.store_life import StoreLife
@@ -31,5 +32,6 @@ class StoreSuite(
     StoreShown,
     StoreAudited,
     StoreDrain,
+    StoreClients,
 ):
     """Every test of it leaves the books balanced."""

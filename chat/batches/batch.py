@@ -98,6 +98,7 @@ class Batch:
 
     The ids of its result files are chosen beforehand, so that making them twice makes one. The
     input of one that ``grows`` is an evaluation's own, and appended to until it is sealed.
+    ``owner`` is the name of the key it came with, if there is one.
     """
 
     id: str
@@ -110,6 +111,7 @@ class Batch:
     error_file_id: str
     metadata: dict[str, str] | None = None
     grows: bool = False
+    owner: str = ""
 
     def to_wire(self) -> JSON:
         """JSON-ready form for the batch's own file."""

@@ -294,6 +294,7 @@ class BatchRun:
             timeout_ms=max(1, math.ceil(seconds * 1000)),
             metadata=line.call.metadata,
             request_id=self._batch.id,
+            owner=self._batch.owner,
         )
         return self._jobs.admit(job).job_id
 
@@ -446,7 +447,8 @@ class BatchRun:
         if path.exists():
             name = f"{self._batch.id}_{path.name}"
             lifetime_s = int(self._config.file_retention_s) or None
-            self._files.adopt(path, file_id, name, "batch_output", lifetime_s)
+            owner = self._batch.owner
+            self._files.adopt(path, file_id, name, "batch_output", lifetime_s, owner)
         try:
             return self._files.get(file_id).id
         except FileNotFound:

@@ -36,6 +36,9 @@ class _Asked(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def owner(self) -> str: ...
+
     def to_wire(self) -> JSON: ...
 
 
@@ -96,8 +99,11 @@ class RunStore(Generic[A, P]):
 
     # -- what there is
 
-    def get(self, run_id: str) -> tuple[A, P]:
-        """A run and how far it is, as its owner sees it. Raises the kind's own not-found error."""
+    def get(self, run_id: str, owner: str | None = None) -> tuple[A, P]:
+        """A run of ``owner`` and how far it is, ``None`` for anybody's.
+
+        Raises the kind's own not-found error.
+        """
         if not self.is_id(run_id):
             raise self.missing(
                 f"{run_id[:60]!r} is no {self.kind} id; those are {self.prefix} and 26 characters, "
@@ -108,7 +114,9 @@ class RunStore(Generic[A, P]):
             asked = self._read_asked(read_json(folder / f"{self.kind}.json"))
             progress = self.progress(run_id)
         except FileNotFoundError:
-            raise self.missing(f"{self.kind} {run_id}: there is no such {self.kind}") from None
+            raise self._not_there(run_id) from None
+        if owner not in (None, asked.owner):
+            raise self._not_there(run_id)
         cancelled = self.cancelled_at(run_id)
         if cancelled is not None and progress.status in (Status.VALIDATING, Status.IN_PROGRESS):
             progress.status = Status.CANCELLING
@@ -119,15 +127,23 @@ class RunStore(Generic[A, P]):
         """How far the keeper is with a run. Raises ``FileNotFoundError``."""
         return self._read_progress(read_json(self.folder(run_id) / "progress.json"))
 
-    def page(self, after: str | None, limit: int) -> tuple[list[tuple[A, P]], bool]:
-        """Up to ``limit`` runs behind the id ``after``, newest first; and if more follow."""
+    def page(
+        self, after: str | None, limit: int, owner: str | None = None
+    ) -> tuple[list[tuple[A, P]], bool]:
+        """Up to ``limit`` runs of ``owner`` behind the id ``after``, and whether more follow.
+
+        The newest come first. Without ``owner`` they are anybody's.
+        """
         names = sorted(name for name in self._names() if after is None or name < after)
         names.reverse()
-        found = []
-        for name in names[:limit]:
-            with suppress(self.missing):  # It was kept long enough just now.
-                found.append(self.get(name))
-        return found, len(names) > limit
+        found: list[tuple[A, P]] = []
+        for name in names:
+            with suppress(self.missing):  # It is somebody else's, or was kept long enough just now.
+                run = self.get(name, owner)
+                if len(found) == limit:
+                    return found, True
+                found.append(run)
+        return found, False
 
     def unfinished(self) -> list[str]:
         """The runs that are not over, oldest first."""
@@ -148,9 +164,9 @@ class RunStore(Generic[A, P]):
 
     # -- changes
 
-    def cancel(self, run_id: str) -> tuple[A, P]:
+    def cancel(self, run_id: str, owner: str | None = None) -> tuple[A, P]:
         """Ask for the end of a run; one that is over stays as it is."""
-        _, progress = self.get(run_id)
+        _, progress = self.get(run_id, owner)
         if not progress.status.terminal:
             (self.folder(run_id) / "cancel").touch()
         return self.get(run_id)
@@ -223,6 +239,9 @@ class RunStore(Generic[A, P]):
     def _look_after(self, run_id: str) -> None:
         """Have the keeper look after a run."""
         (self._unfinished / run_id).touch()
+
+    def _not_there(self, run_id: str) -> ChatError:
+        return self.missing(f"{self.kind} {run_id}: there is no such {self.kind}")
 
     def _made(self, run_id: str) -> bool:
         return (self.folder(run_id) / f"{self.kind}.json").exists()

@@ -123,16 +123,17 @@ def line(custom_id: str, body: JSON, metadata: Mapping[str, str]) -> bytes:
     return json.dumps(request).encode() + b"\n"
 
 
-def cache_key(request: ChatRequest, route: Route, repeat: int) -> str | None:
+def cache_key(request: ChatRequest, route: Route, repeat: int, owner: str = "") -> str | None:
     """By what an answer is known again; ``None`` for one that chance has a part in.
 
     It is the whole request as it reaches the provider. Repeats are there to see what differs, so
-    that each has a key of its own.
+    that each has a key of its own; so has each ``owner``, who is not to be told what others asked.
     """
     if request.temperature != 0 or "temperature" in dropped(route.provider, route.model, request):
         return None
     asked = {**request.to_wire(), "model": route.model}
-    exact = json.dumps([route.provider, asked, repeat], sort_keys=True)
+    whose = [owner] if owner else []
+    exact = json.dumps([route.provider, asked, repeat, *whose], sort_keys=True)
     return hashlib.sha256(exact.encode()).hexdigest()
 
 

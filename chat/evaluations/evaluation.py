@@ -63,7 +63,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was asked for; ``window_s`` is how long each round may take."""
+    """What was asked for; ``window_s`` is how long each round may take.
+
+    ``owner`` is the name of the key it came with, if there is one.
+    """
 
     id: str
     input_file_id: str
@@ -71,6 +74,7 @@ class Evaluation:
     window_s: int
     created_ms: int
     metadata: dict[str, str] | None = None
+    owner: str = ""
 
     def to_wire(self) -> JSON:
         """JSON-ready form for the evaluation's own file."""
@@ -81,6 +85,7 @@ class Evaluation:
             "window_s": self.window_s,
             "created_ms": self.created_ms,
             "metadata": self.metadata,
+            "owner": self.owner,
         }
 
     @classmethod

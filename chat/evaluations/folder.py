@@ -59,9 +59,12 @@ class EvaluationStore(RunStore[Evaluation, Progress]):
         """
         self._make(evaluation, Progress(), dataset, "dataset.jsonl")
 
-    def get(self, run_id: str) -> tuple[Evaluation, Progress]:
-        """An evaluation and how far it is. Raises ``EvaluationNotFound``."""
-        evaluation, progress = super().get(run_id)
+    def get(self, run_id: str, owner: str | None = None) -> tuple[Evaluation, Progress]:
+        """An evaluation of ``owner`` and how far it is, ``None`` for anybody's.
+
+        Raises ``EvaluationNotFound``.
+        """
+        evaluation, progress = super().get(run_id, owner)
         if progress.status.terminal and self.retry_asked(run_id):
             # The keeper has not come to it yet.
             cancelled = self.cancelled_at(run_id) is not None

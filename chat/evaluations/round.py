@@ -207,7 +207,8 @@ class Round:
         repeat = Task.named(name).repeat if Trial.named(name) is None else 0
         try:
             call = read_chat(body, max_timeout_s=float("inf"))
-            return cache_key(call.request, self._routes.route(call.request.model), repeat)
+            route = self._routes.route(call.request.model)
+            return cache_key(call.request, route, repeat, self._batch.owner)
         except ChatError:
             return None  # The batch says what is wrong with it.
 

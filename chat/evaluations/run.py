@@ -178,6 +178,7 @@ class EvaluationRun:
             error_file_id=new_id("file-"),
             metadata={"evaluation": self._id, "name": self._suite.name},
             grows=True,
+            owner=self._evaluation.owner,
         )
         self._progress.rounds.append(batch)
         self._progress.times = {}

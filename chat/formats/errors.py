@@ -11,6 +11,8 @@ __all__ = ["STATUS", "error_body"]
 #: The HTTP status of every error; a test holds that no class is missing.
 STATUS: dict[type[ChatError], int] = {
     errors.InvalidRequest: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.ProviderNotRegistered: 404,
     errors.JobNotFound: 404,
     errors.FileNotFound: 404,
@@ -21,6 +23,7 @@ STATUS: dict[type[ChatError], int] = {
     errors.ResultExpired: 410,
     errors.TooLarge: 413,
     errors.IdempotencyMismatch: 422,
+    errors.ClientLimited: 429,
     errors.QueueFull: 429,
     errors.UpstreamRateLimited: 429,
     errors.QuotaExhausted: 429,

@@ -3,7 +3,7 @@
 --       9 timeout ms, 10 reply channel or '', 11 worker grace ms or '' when nobody waits,
 --       12 max jobs, 13 max bytes, 14 max jobs of the lane, 15 max bytes of the lane,
 --       16 idempotency hash or '', 17 body hash, 18 policy for a lost call, 19 retention s,
---       20 budget, 21 its match, 22 estimated tokens, 23 request id
+--       20 budget, 21 its match, 22 estimated tokens, 23 request id, 24 owner or ''
 -- Returns {'ok', id} | {'joined', id, meta or ''} | {'mismatch', id} | {'no_worker', seconds or ''}
 --       | {'drained', since when (ms)} | {'full', what, seconds} | {'closed', why, ms, when it opens}
 local id, provider, queue, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -84,6 +84,7 @@ end
 local order = enter_job(id, {provider = provider, queue = queue, lane = lane, model = ARGV[5], upstream_model = ARGV[6],
   request = ARGV[7], metadata = ARGV[8], created = int(now), deadline = int(deadline), on_lost = ARGV[18], ttl = ARGV[19],
   budget = budget, match = match, cost = ARGV[22], rid = ARGV[23],
+  owner = ARGV[24] ~= '' and ARGV[24] or nil,
   idem = ARGV[16] ~= '' and ARGV[16] .. ' ' .. ARGV[17] or nil, watch = ARGV[10] ~= '' and ARGV[10] or nil}, now)
 if ARGV[16] ~= '' then
   redis.call('SET', 'idem:' .. ARGV[16], id .. ' ' .. ARGV[17], 'PX', int(ARGV[9] + ARGV[19] * 1000))

@@ -162,7 +162,7 @@ end
 
 -- What `enter_job` is given of a job; what is nil has no field.
 local ENTERED = {'provider', 'queue', 'lane', 'model', 'upstream_model', 'request', 'metadata', 'created', 'deadline', 'on_lost',
-  'ttl', 'budget', 'match', 'cost', 'rid', 'idem', 'watch', 'refused', 'answered', 'unknown'}
+  'ttl', 'budget', 'match', 'cost', 'rid', 'owner', 'idem', 'watch', 'refused', 'answered', 'unknown'}
 
 -- A job is accepted: its record, and all that is counted of it but its state. Returns its place in the order of admission.
 local function enter_job(id, job, now)

@@ -24,6 +24,8 @@
 --   terminal                 zset   "<job> <state>" -> when its record goes (ms)
 --   idem:<hash>              string "<job> <body hash>"
 --   acct                     hash   accepted, one count per state, retired, and the bytes of live requests
+--   client:<name>:due        string Redis time (ms) at which its next call would be due, for one with a rate
+--   client:<name>:calls      zset   call -> when it counts no more (ms), for one with a bound on calls at the same time
 --   audit                    stream the recent past
 --   celery-task-meta-<id>    string the answer, as Celery's result backend has it
 --   chatd:memory             string there while Redis is nearly full

@@ -81,7 +81,8 @@ local function rates_wait(b, limit, now, cost)
   if interval > 0 then wait, why = math.ceil(last + interval - slack - now), 'rate' end
   if limit.tpm then
     local level, burst, back = rates_tokens(b, limit, now)
-    local fill = math.ceil((math.min(cost, burst) - level) / back)
+    -- What division makes of it may be a hair more or less than whole.
+    local fill = math.ceil((math.min(cost, burst) - level) / back - 1e-6)
     if fill > wait then wait, why = fill, 'tokens' end
   end
   if wait <= 0 then return 0, nil end

@@ -10,7 +10,7 @@ local id, worker, token = ARGV[1], ARGV[2], ARGV[3]
 local key = 'job:' .. id
 local fields = {'state', 'token', 'provider', 'queue', 'seq', 'deadline', 'created', 'attempts', 'request', 'model',
   'upstream_model', 'lane', 'metadata', 'ttl', 'budget', 'match', 'cost', 'order', 'rid', 'refused', 'answered', 'unknown',
-  'on_lost', 'idem'}
+  'on_lost', 'owner', 'idem'}
 local job = {}
 for i, value in ipairs(redis.call('HMGET', key, unpack(fields))) do job[fields[i]] = value end
 if not job.state then return {'gone', 0} end
@@ -25,7 +25,7 @@ local function grant(attempt, started)
   local record = cjson.encode({provider = provider, queue = job.queue, lane = job.lane, model = job.model, upstream_model = job.upstream_model,
     metadata = job.metadata, created = job.created, deadline = job.deadline, ttl = job.ttl, attempt = attempt, started = started,
     budget = job.budget, match = job.match, order = job.order, cost = job.cost, on_lost = job.on_lost or nil,
-    rid = job.rid or nil, idem = job.idem or nil, refused = job.refused or nil, answered = job.answered or nil,
+    rid = job.rid or nil, owner = job.owner or nil, idem = job.idem or nil, refused = job.refused or nil, answered = job.answered or nil,
     unknown = job.unknown or nil})
   return reply('go', attempt, job.request, job.model, job.upstream_model, int(deadline - now), int(started - job.created), record,
     job.lane, job.rid or '', tonumber(job.refused or 0), tonumber(job.answered or 0), tonumber(job.unknown or 0))

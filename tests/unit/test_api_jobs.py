@@ -79,6 +79,7 @@ def test_a_job_is_accepted_with_its_record_and_its_place(gate: Gateway) -> None:
         "error": None,
         "waiting": None,
         "metadata": {"k": "v"},
+        "owner": None,
     }
 
 

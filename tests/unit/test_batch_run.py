@@ -420,11 +420,12 @@ class TestCrashes:
                 filename: str,
                 purpose: Purpose,
                 lifetime_s: int | None = None,
+                owner: str = "",
             ) -> StoredFile:
                 if adopted:
                     raise OSError("died")
                 adopted.append(file_id)
-                return super().adopt(path, file_id, filename, purpose, lifetime_s)
+                return super().adopt(path, file_id, filename, purpose, lifetime_s, owner)
 
         run.run.close()
         files, run.files = run.files, Dies(root)

@@ -18,6 +18,7 @@ COMMANDS = (
     "drain",
     "eval",
     "keeper",
+    "keys",
     "providers",
     "restart",
     "resume",

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat.config import ChatdConfig, LimitConfig, ProviderConfig, load_config
+from chat.config import ChatdConfig, KeyConfig, LimitConfig, ProviderConfig, load_config
 from chat.errors import ConfigError
 from chat.routing import PROVIDERS, resolve
 from chat.tables import Table
@@ -157,6 +157,9 @@ class TestTheShippedFile:
         chatd |= {"on_lost_call_interactive", "on_lost_call_batch", "ollama_cloud_api"}
         keyed = {"enabled", "concurrency", "base_url", "key_env", "key_name", "key_file"}
         limit = tables["chatd"]["providers"]["openrouter"].pop("limits")[0]
+        (key,) = tables["chatd"]["keys"]
+
+        assert set(key) == {f.name for f in dataclasses.fields(KeyConfig)}
 
         assert set(tables) == {"gateway", "chatd", "models"}
         assert set(tables["chatd"]) == chatd

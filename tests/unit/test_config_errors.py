@@ -246,7 +246,7 @@ class TestRefusedValues:
 
 
 class TestWhoMayReachIt:
-    """chatd checks nobody's key, so that only its own machine may call it."""
+    """Without keys only its own machine may call it."""
 
     @pytest.mark.parametrize(
         "bind", ["127.0.0.1:3220", "127.8.8.8:1", "localhost:3220", "[::1]:3220", "LOCALHOST:80"]
@@ -263,10 +263,10 @@ class TestWhoMayReachIt:
         message = refuse(f'[chatd]\nbind = "{bind}"')
 
         assert f'[chatd] bind = "{bind}" can be reached from other machines' in message
-        assert "does not check API keys" in message
-        assert "reverse proxy" in message
+        assert "there are no [[chatd.keys]]" in message
+        assert "chatd keys new" in message
 
     def test_no_way_round(self) -> None:
         """A configuration that is built in code is held to the same rule."""
-        with pytest.raises(ConfigError, match="reverse proxy"):
+        with pytest.raises(ConfigError, match="chatd keys new"):
             ChatdConfig(bind="0.0.0.0:3220")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.rates import MINUTE, NOW, RATES_FIELDS, Budget
@@ -132,6 +132,7 @@ class TestTokens:
             max_size=80,
         ),
     )
+    @example(tpm=48, parts=[(1.0, 0), (1.0, 0)])
     def test_no_minute_passes_the_limit(self, tpm: int, parts: list[tuple[float, int]]) -> None:
         """For calls that fit into the burst."""
         budget = Budget({"tpm": tpm, "learn": False})

@@ -63,7 +63,7 @@ SCORERS = (Exact, Contains, Regex, JsonSchema, Numeric, Judge)
 
 def configuration_keys() -> set[str]:
     """Every key that lakehouse.toml documents, those that are commented out as well."""
-    return set(re.findall(r"^#?([a-z_]+) = ", SHIPPED.read_text("utf-8"), re.MULTILINE))
+    return set(re.findall(r"^#?([a-z0-9_]+) = ", SHIPPED.read_text("utf-8"), re.MULTILINE))
 
 
 table = partial(table_of, README)

@@ -1,0 +1,144 @@
+"""Who calls: keys and their limits, pages in browsers, and the headers that hold those back."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, g, request
+
+from api.frontend import front_end
+from chat.access import ANYBODY, Caller
+from chat.addresses import is_address, is_loopback
+from chat.errors import Forbidden, QueueUnavailable, Unauthorized
+from chat.formats.strict_json import shown
+
+__all__ = ["OPEN", "caller", "install", "only_admin"]
+
+#: What is answered without a key: whether chatd is there, and how it is called.
+OPEN = frozenset({"/health", "/ready", "/openapi.json"})
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_CORS = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Prefer, Range, "
+    "X-Request-Id",
+    "Access-Control-Expose-Headers": "Content-Range, ETag, Location, Preference-Applied, "
+    "Retry-After, Server-Timing, X-Chatd-Ignored, X-Chatd-Job-Id, X-Request-Id",
+    "Access-Control-Max-Age": "600",
+}
+
+
+def install(app: Flask) -> None:
+    """Let nothing of ``app`` be reached by whom it is not for.
+
+    To be installed after what sets ``g.request_id``.
+    """
+    app.before_request(_admit)
+    app.after_request(_protect)
+    app.teardown_request(_leave)
+
+
+def caller() -> Caller:
+    """Who made the request that is being answered."""
+    found: Caller = g.caller
+    return found
+
+
+def only_admin() -> None:
+    """Raise ``Forbidden`` unless the caller has an admin key."""
+    if not caller().admin:
+        raise Forbidden(
+            f"{request.method} {shown(request.path)} is for admin keys, and that of "
+            f"{caller().name} is none; ask whoever runs chatd (admin = true in [[chatd.keys]])"
+        )
+
+
+def _admit() -> Response | None:
+    front = front_end()
+    origin = request.headers.get("Origin")
+    if origin is not None and origin not in front.config.allowed_origins:
+        raise Forbidden(
+            f"pages of {shown(origin)} may not call chatd; let them in with allowed_origins in "
+            "[chatd], or call from a program"
+        )
+    if origin is not None and request.method == "OPTIONS":
+        # A browser asks before it sends what a plain form could not; it has no key for that.
+        return Response(status=204)
+    if not front.keyring:
+        _check_host()
+        g.caller = ANYBODY
+        return None
+    if request.path in OPEN:
+        return None
+    g.caller = _caller()
+    if g.caller.limited:
+        store = front.connections().store
+        store.begin_call(g.caller, g.request_id)
+        g.counted = store
+    return None
+
+
+def _caller() -> Caller:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise Unauthorized(
+            "this call needs a key of chatd's: send Authorization: Bearer chatd-…; whoever runs "
+            "chatd makes one with `chatd keys new NAME`"
+        )
+    found = front_end().keyring.caller(key.strip())
+    if found is None:
+        # Not a word of the key: it may be somebody's for another service.
+        raise Unauthorized(
+            "the key in Authorization is none of chatd's; look whether it is whole, or was "
+            "replaced since"
+        )
+    return found
+
+
+def _check_host() -> None:
+    """Without keys, being on this machine is what counts, and a page of any site is.
+
+    Its browser can be led to an address here by a name of that site (DNS rebinding), and then takes
+    chatd for the site. The name still stands in ``Host``.
+    """
+    try:
+        host = urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:  # A bracket without its other half.
+        host = ""
+    known = {urlsplit(origin).hostname for origin in front_end().config.allowed_origins}
+    if not (is_loopback(host) or is_address(host) or host in known):
+        raise Forbidden(
+            f"chatd has no keys and was called as {shown(request.host)}; call it as localhost or "
+            "by its address, or make keys with `chatd keys new NAME`"
+        )
+
+
+def _protect(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if response.status_code == 401:  # noqa: PLR2004 - a status reads best as its number
+        response.headers["WWW-Authenticate"] = "Bearer"
+    origins = front_end().config.allowed_origins
+    if origins:
+        response.headers.add("Vary", "Origin")
+        origin = request.headers.get("Origin")
+        if origin in origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers.update(_CORS)
+    return response
+
+
+def _leave(_: BaseException | None) -> None:
+    store = g.pop("counted", None)
+    if store is not None:
+        # Without Redis it counts until its time is over; the answer is none the worse.
+        with suppress(QueueUnavailable):
+            store.end_call(g.caller, g.request_id)
