@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,10 +89,13 @@ class Child:
 class RedisProcess:
     """The Redis that `chatd up` would start: append-only file synced each second, no eviction.
 
-    ``appendfsync`` is Redis' own: ``always`` syncs before each reply.
+    ``appendfsync`` is Redis' own: ``always`` syncs before each reply. ``options`` are further ones
+    of its command line.
     """
 
-    def __init__(self, folder: Path, *, appendfsync: str = "everysec") -> None:
+    def __init__(
+        self, folder: Path, *, appendfsync: str = "everysec", options: Sequence[str] = ()
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
@@ -105,8 +109,8 @@ class RedisProcess:
             "save": "",
             "maxmemory-policy": "noeviction",
         }
-        options = [word for name, value in arguments.items() for word in (f"--{name}", value)]
-        self.child = Child([str(find_binary()), *options], folder / "redis.log")
+        words = [word for name, value in arguments.items() for word in (f"--{name}", value)]
+        self.child = Child([str(find_binary()), *words, *options], folder / "redis.log")
         self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
 
     def start(self) -> RedisProcess:

@@ -44,7 +44,9 @@ def sent(key: str | None, base: str = "http://127.0.0.1:3220") -> str | None:
     """The header of a call."""
     session = new_session(base, {} if key is None else {"CHATD_API_KEY": key})
     call = requests.Request("GET", f"{base}/v1/jobs")
-    return session.prepare_request(call).headers.get("Authorization")
+    found = session.prepare_request(call).headers.get("Authorization")
+    assert not isinstance(found, bytes)
+    return found
 
 
 def test_commands_send_the_key_of_their_environment():
