@@ -19,6 +19,7 @@ from cli.away import INTERRUPTED
 from cli.batch import batch
 from cli.drain import drain, resume
 from cli.eval import evaluations
+from cli.gateway import gateway
 from cli.restart import restart
 
 # Redis and HTTP are imported where they are used: a process that becomes the front end has to
@@ -61,6 +62,7 @@ main.add_command(audit)
 main.add_command(batch)
 main.add_command(drain)
 main.add_command(evaluations)
+main.add_command(gateway)
 main.add_command(restart)
 main.add_command(resume)
 
