@@ -18,7 +18,7 @@ from chat.formats.strict_json import shown
 
 __all__ = ["gateway", "nginx_config"]
 
-#: Bytes beyond ``file_limit`` that nginx lets by: the form around the file, and some that are too
+#: Bytes beyond chatd's limits that nginx lets by: the form around a file, and some that are too
 #: many, which chatd then refuses.
 _MARGIN = 2**20
 #: Seconds beyond the longest wait, in which chatd itself answers that it is over.
@@ -78,13 +78,16 @@ def nginx_config(config: ChatdConfig, *, tls: tuple[str, str] | None = None) -> 
     Raises ``ConfigError`` for what nginx could not use, or could read as something else.
     """
     listen, upstream = _listen(config), _upstream(config)
-    if listen == upstream:
+    if _same(config.gateway.bind, config.gateway.chatd_url):
         raise _fault(config, "bind", config.gateway.bind, "is chatd's own address", "another port")
     values = {
         "chatd": upstream,
         "listen": f"{listen} ssl" if tls else listen,
         "tls": "" if tls is None else _tls(*tls),
-        "largest_body": str(config.file_limit + _MARGIN),
+        "body_limit": str(config.body_limit),
+        "file_limit": str(config.file_limit),
+        "largest_body": str(config.body_limit + _MARGIN),
+        "largest_file": str(config.file_limit + _MARGIN),
         "longest_wait_s": str(math.ceil(config.max_timeout_s) + _GRACE_S),
     }
     template = files("cli").joinpath("gateway.conf").read_text("utf-8")
@@ -131,7 +134,24 @@ def _tls(certificate: str, key: str) -> str:
                 f"{shown(path)} is not a path from the root, of letters, digits and ./_-@+; "
                 "nginx could read it as something else: give the file another name"
             )
-    return f"\n    ssl_certificate {certificate};\n    ssl_certificate_key {key};"
+    lines = (
+        f"ssl_certificate {certificate};",
+        f"ssl_certificate_key {key};",
+        "ssl_protocols TLSv1.2 TLSv1.3;",
+    )
+    return "".join(f"\n    {line}" for line in lines)
+
+
+def _same(bind: str, url: str) -> bool:
+    """Whether nginx would call itself: one port, and hosts that mean the same address."""
+    host, port = host_and_port(bind)
+    parts = urlsplit(url)
+    other = parts.hostname or ""
+    if port != (parts.port or 80):
+        return False
+    every = host in ("0.0.0.0", "::")  # noqa: S104 - it is compared, not bound
+    named = is_loopback(host) and "localhost" in (host.lower(), other)
+    return host.lower() == other or (is_loopback(other) and (every or named))
 
 
 def _is_host(host: str) -> bool:

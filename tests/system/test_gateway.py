@@ -162,13 +162,24 @@ def test_a_plain_proxy_writes_uploads_to_its_disk(nginx):
 
 @pytest.mark.parametrize("path", ["/v1/chat", "/v1/jobs"])
 def test_too_large_a_body_is_refused_by_chatd(stack, nginx, session, path):
-    """In its words; clients that send all of it first hear them too."""
+    """In its words; clients that send all of it first hear them, and their connection goes on."""
     body = b'{"model": "echo", "messages": "' + b"x" * stack.config.body_limit
-    reply = session.post(f"{nginx.url}{path}", data=body)
-    error = reply.json()["error"]
+    replies = [session.post(f"{nginx.url}{path}", data=body) for _ in range(2)]
+    error = replies[0].json()["error"]
+    answered = session.post(f"{nginx.url}/v1/chat", json=CHAT)
 
-    assert (reply.status_code, error["code"]) == (413, "too_large")
+    assert (replies[0].status_code, error["code"]) == (413, "too_large")
     assert "(body_limit)" in error["message"]
+    assert (replies[1].status_code, answered.status_code) == (413, 200)
+
+
+def test_a_refused_upload_is_told_and_the_next_call_is_answered(nginx, session):
+    """Before all of it has been sent: it is no form."""
+    refused = session.post(f"{nginx.url}/v1/files", data=b"x" * 20_000_000)
+    answered = session.post(f"{nginx.url}/v1/chat", json=CHAT)
+
+    assert (refused.status_code, answered.status_code) == (400, 200)
+    assert refused.json()["error"]["code"] == "invalid_request"
 
 
 def test_a_batch_passes_from_upload_to_results(nginx):

@@ -52,9 +52,12 @@ def test_addresses_come_from_the_configuration(bind, chatd_url, listen, upstream
 
 def test_limits_are_those_of_chatd_and_a_little_more():
     """It is chatd that says no, in words; nginx only bounds what gets there."""
-    text = nginx_config(config(file_limit=3 * 2**20, max_timeout_s=7200.5, job_timeout_s=60))
+    limits = {"body_limit": 2 * 2**20, "file_limit": 3 * 2**20}
+    text = nginx_config(config(**limits, max_timeout_s=7200.5, job_timeout_s=60))
+    files = text[text.index("location = /v1/files {") :]
 
-    assert "client_max_body_size 4194304;" in text
+    assert re.findall("client_max_body_size ([0-9]+);", text) == ["3145728", "4194304"]
+    assert "client_max_body_size 4194304;" in files
     assert "proxy_read_timeout 7261s;" in text
     assert re.findall("@[a-z_]+@", text) == []
 
@@ -85,17 +88,35 @@ def test_what_nginx_could_read_as_something_else_is_refused(host):
 
 
 @pytest.mark.parametrize(
-    ("chatd_url", "fault"),
+    "chatd_url",
+    ["https://127.0.0.1:3220", "http://127.0.0.1:3220/v1", "http://127.0.0.1:3220/"],
+)
+def test_chatd_is_reached_by_http_without_a_path(chatd_url):
+    """A path would be cut off or doubled, and chatd itself speaks no TLS."""
+    with pytest.raises(ConfigError, match="how chatd is reached"):
+        nginx_config(config(chatd_url=chatd_url))
+
+
+@pytest.mark.parametrize(
+    ("bind", "chatd_url"),
     [
-        pytest.param("https://127.0.0.1:3220", "how chatd is reached", id="tls"),
-        pytest.param("http://127.0.0.1:3220/v1", "how chatd is reached", id="path"),
-        pytest.param("http://127.0.0.1:3110", "is chatd's own address", id="loop"),
+        pytest.param("127.0.0.1:80", "http://127.0.0.1", id="usual port"),
+        pytest.param("127.0.0.1:3220", "http://localhost:3220", id="name"),
+        pytest.param("LOCALHOST:3220", "http://127.0.0.1:3220", id="capitals"),
+        pytest.param("0.0.0.0:3220", "http://127.0.0.1:3220", id="every address"),
+        pytest.param("[::]:3220", "http://[::1]:3220", id="ipv6"),
+        pytest.param("box:3220", "http://box:3220", id="same name"),
     ],
 )
-def test_a_gateway_that_could_not_work_is_refused(chatd_url, fault):
-    """Before nginx answers nothing but errors."""
-    with pytest.raises(ConfigError, match=fault):
-        nginx_config(config(chatd_url=chatd_url))
+def test_a_gateway_to_itself_is_refused(bind, chatd_url):
+    """Each call would run in circles until nginx has no connection left."""
+    with pytest.raises(ConfigError, match="is chatd's own address"):
+        nginx_config(config(bind, chatd_url))
+
+
+def test_two_addresses_may_have_one_port():
+    """Where neither covers the other."""
+    assert "listen 127.0.0.2:3220 " in nginx_config(config("127.0.0.2:3220"))
 
 
 def test_the_configuration_file_is_named_where_it_breaks_a_rule(command):
@@ -120,6 +141,7 @@ def test_a_port_that_others_can_reach_is_worth_a_note(command):
     assert "listen 0.0.0.0:3110 so_keepalive" in plain.stdout
     assert "listen 0.0.0.0:3110 ssl so_keepalive" in secure.stdout
     assert "ssl_certificate_key /etc/tls/box.key;" in secure.stdout
+    assert "ssl_protocols TLSv1.2 TLSv1.3;" in secure.stdout
 
 
 @pytest.mark.parametrize("path", ["box.pem", "/etc/a b.pem", "/etc/a;b", "/etc/$x", "/etc/a\nb"])

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 import requests
@@ -17,7 +17,7 @@ from tests.nginx import Nginx
 from tests.upstream import CERTIFICATE, Answer, End, ScriptedUpstream
 from tests.waiting import eventually
 
-CONFIG = ChatdConfig(file_limit=2 * 2**20)
+CONFIG = ChatdConfig(file_limit=2 * 2**20, body_limit=2**20)
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -130,13 +130,15 @@ def test_nothing_else_is(chatd, nginx, target):
 def test_what_a_caller_says_arrives(chatd, post):
     """Headers as they are, but for those that say who calls."""
     said = {
-        "Authorization": "Bearer abc",
+        "Authorization": "Bearer chatd-abc",
         "Idempotency-Key": "eval-7",
         "Prefer": "wait=5",
         "X-Request-Id": "my-id.1",
         "X-Forwarded-For": "10.9.9.9",
         "X-Real-IP": "10.9.9.9",
         "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "other.example",
+        "Forwarded": "for=10.9.9.9",
     }
     post(said)
     (request,) = chatd.requests
@@ -144,6 +146,8 @@ def test_what_a_caller_says_arrives(chatd, post):
 
     assert told == {
         **said,
+        "X-Forwarded-Host": None,
+        "Forwarded": None,
         "X-Forwarded-For": "127.0.0.1",
         "X-Real-IP": "127.0.0.1",
         "X-Forwarded-Proto": "http",
@@ -199,6 +203,29 @@ def test_a_call_without_an_answer_is_sent_once(chatd, post, fault):
     assert replies[0].headers["X-Should-Retry"] == "false"
     # With a key it may be sent again: it joins its job.
     assert "X-Should-Retry" not in replies[1].headers
+
+
+@pytest.mark.parametrize("path", ["/v1/chat", "/v1/files"])
+def test_a_caller_can_go_on_after_an_error(tmp_path, path):
+    """On the same connection, or it is told that there is another one to open."""
+    with ScriptedUpstream() as chatd:
+        url = chatd.url
+    with Nginx(tmp_path / "nginx", url, CONFIG) as nginx:
+        connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=60)
+        with closing(connection):
+            statuses = []
+            for _ in range(20):
+                connection.putrequest("POST", path)
+                connection.putheader("Content-Length", "4")
+                connection.endheaders()
+                # Refused at once, before the body is there.
+                with suppress(ConnectionError):
+                    connection.send(b"body")
+                answer = connection.getresponse()
+                answer.read()
+                statuses.append(answer.status)
+
+    assert set(statuses) == {502}
 
 
 def test_chatd_may_go_and_come_back(tmp_path, http_session):
@@ -271,17 +298,22 @@ def test_a_caller_who_hangs_up_is_hung_up_on(chatd, nginx):
     chatd.wait_for_hang_up(request)
 
 
-def test_what_no_file_may_be_is_refused_at_the_door(chatd, nginx):
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [("/v1/files", CONFIG.file_limit), ("/v1/chat", CONFIG.body_limit)],
+)
+def test_what_chatd_never_takes_is_refused_at_the_door(chatd, nginx, path, limit):
     """By its length, before anything is sent, and in our form."""
     connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=60)
     with closing(connection):
-        connection.putrequest("POST", "/v1/files")
-        connection.putheader("Content-Length", str(CONFIG.file_limit + 2**20 + 1))
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", str(limit + 2**20 + 1))
         connection.endheaders()
         answer = connection.getresponse()
         error = json.loads(answer.read())["error"]
 
     assert (answer.status, error["code"]) == (413, "too_large")
+    assert f"{limit} " in error["message"]
     assert answer.getheader("X-Should-Retry") == "false"
     assert chatd.requests == []
 
