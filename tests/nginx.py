@@ -23,6 +23,7 @@ from tests.waiting import eventually
 __all__ = ["Nginx"]
 
 #: nginx' own limits, cut short: what the gateway's configuration leaves at its default fails soon.
+_SHORT = "proxy_read_timeout 1s; proxy_send_timeout 1s;"
 #: `control` is a server without anything that `chatd gateway` writes.
 _CONF = """
 {user}
@@ -38,8 +39,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    proxy_read_timeout 1s;
-    proxy_send_timeout 1s;
+    {timeouts}
     include {folder}/chatd.conf;
     server {{
         listen 127.0.0.1:{control};
@@ -55,7 +55,8 @@ http {{
 class Nginx:
     """A gateway in front of the chatd at ``chatd_url``, as `chatd gateway` writes it.
 
-    ``url`` is the gateway's, ``control`` that of a plain proxy beside it.
+    ``url`` is the gateway's, ``control`` that of a plain proxy beside it. nginx' own timeouts are a
+    second, so that a test need not wait for them, unless it is ``patient``.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Nginx:
         config: ChatdConfig,
         *,
         tls: tuple[str, str] | None = None,
+        patient: bool = False,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
@@ -79,7 +81,8 @@ class Nginx:
         # Started by root it would work as nobody, to whom the folders of tests are closed.
         user = "user root;" if os.geteuid() == 0 else ""
         values = {"folder": folder, "control": control, "chatd": chatd_url, "user": user}
-        self.file.write_text(_CONF.format(**values), "utf-8")
+        timeouts = "" if patient else _SHORT
+        self.file.write_text(_CONF.format(**values, timeouts=timeouts), "utf-8")
         self._binary = _found()
         self.child = Child(self._command(), folder / "nginx.log")
 
