@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from chat.config import ChatdConfig
+from cli.redis_server import free_port
 from tests.nginx import Nginx
 from tests.upstream import CERTIFICATE, Answer, End, ScriptedUpstream
 from tests.waiting import eventually
@@ -76,7 +77,7 @@ def test_nginx_takes_the_configuration_without_a_warning(nginx):
 
     assert tested.returncode == 0, tested.stderr
     assert "warn" not in tested.stderr
-    assert "proxy_next_upstream off;" in tested.stdout
+    assert "proxy_buffering off;" in tested.stdout
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,7 @@ def test_nothing_else_is(chatd, nginx, target):
 def test_what_a_caller_says_arrives(chatd, post):
     """Headers as they are, but for those that say who calls."""
     said = {
+        "Host": "box.example",
         "Authorization": "Bearer chatd-abc",
         "Idempotency-Key": "eval-7",
         "Prefer": "wait=5",
@@ -203,6 +205,20 @@ def test_a_call_without_an_answer_is_sent_once(chatd, post, fault):
     assert replies[0].headers["X-Should-Retry"] == "false"
     # With a key it may be sent again: it joins its job.
     assert "X-Should-Retry" not in replies[1].headers
+
+
+def test_chatd_is_found_at_any_address_of_its_name(chatd, tmp_path, http_session):
+    """Such as localhost, which often has two, while chatd listens on one of them."""
+    nginx = Nginx(tmp_path / "nginx", chatd.url, CONFIG)
+    file = nginx.folder / "chatd.conf"
+    server = f"server 127.0.0.1:{chatd.port} max_fails=0;"
+    other = server.replace(str(chatd.port), str(free_port()))
+    file.write_text(file.read_text("utf-8").replace(server, f"{other} {server}"), "utf-8")
+    with nginx:
+        replies = [http_session.post(f"{nginx.url}/v1/chat", json=CHAT) for _ in range(10)]
+
+    assert {reply.status_code for reply in replies} == {200}
+    assert len(chatd.requests) == 10
 
 
 @pytest.mark.parametrize("path", ["/v1/chat", "/v1/files"])
