@@ -140,6 +140,8 @@ def test_what_a_caller_says_arrives(chatd, post):
         "X-Real-IP": "10.9.9.9",
         "X-Forwarded-Proto": "https",
         "X-Forwarded-Host": "other.example",
+        "X-Forwarded-Ssl": "on",
+        "X-Forwarded-Protocol": "ssl",
         "Forwarded": "for=10.9.9.9",
     }
     post(said)
@@ -149,6 +151,8 @@ def test_what_a_caller_says_arrives(chatd, post):
     assert told == {
         **said,
         "X-Forwarded-Host": None,
+        "X-Forwarded-Ssl": None,
+        "X-Forwarded-Protocol": None,
         "Forwarded": None,
         "X-Forwarded-For": "127.0.0.1",
         "X-Real-IP": "127.0.0.1",
