@@ -31,7 +31,7 @@ from bench.load import run
 from bench.scenes.scene import Report
 from bench.upstream import Conduct, Upstream
 from tests.batches import request_line
-from tests.nginx import Nginx
+from tests.nginx import Nginx, binary
 from tests.stack import Stack
 from tests.waiting import eventually
 
@@ -143,6 +143,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway")
     parser.add_argument("--quick", action="store_true", help="chats of 2 s instead of 75 s")
     quick = parser.parse_args(argv).quick
+    if binary() is None:
+        parser.error("there is no nginx on this machine; install it")
     report = Report()
     with _running(2.0 if quick else _SLOW_S) as (stack, upstream, nginx):
         print("through an nginx with its own timeouts", flush=True)

@@ -57,8 +57,8 @@ def gateway(certificate: str | None, certificate_key: str | None, output: Path |
     host, _ = host_and_port(config.gateway.bind)
     if not is_loopback(host):
         click.echo(
-            f"note: other machines can reach {config.gateway.bind}, and nginx lets everybody pass"
-            + ("" if tls else ", over plain HTTP"),
+            f"note: other machines can reach {config.gateway.bind}, and nginx asks nobody for a key"
+            + ("" if tls else "; keys and prompts go over plain HTTP"),
             err=True,
         )
     try:

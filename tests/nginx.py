@@ -20,7 +20,7 @@ from cli.redis_server import free_port
 from tests.servers import Child
 from tests.waiting import eventually
 
-__all__ = ["Nginx"]
+__all__ = ["Nginx", "binary"]
 
 #: nginx' own limits, cut short: what the gateway's configuration leaves at its default fails soon.
 _SHORT = "proxy_read_timeout 1s; proxy_send_timeout 1s;"
@@ -135,9 +135,13 @@ class Nginx:
         return True
 
 
+def binary() -> str | None:
+    """The program, which Debian keeps out of the PATH of users; None where there is none."""
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
 def _found() -> str:
-    """The program, which Debian keeps out of the PATH of users."""
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    found = binary()
     if found is None:
         # Where tests have to be complete, its absence is a fault of the place.
         assert "CHATD_CI" not in os.environ, "CI needs nginx"
