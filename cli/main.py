@@ -17,6 +17,7 @@ from cli.away import INTERRUPTED
 from cli.batch import batch
 from cli.drain import drain, resume
 from cli.eval import evaluations
+from cli.gateway import gateway
 from cli.keys import keys
 from cli.restart import restart
 
@@ -60,6 +61,7 @@ main.add_command(audit)
 main.add_command(batch)
 main.add_command(drain)
 main.add_command(evaluations)
+main.add_command(gateway)
 main.add_command(keys)
 main.add_command(restart)
 main.add_command(resume)

@@ -17,6 +17,7 @@ COMMANDS = (
     "check",
     "drain",
     "eval",
+    "gateway",
     "keeper",
     "keys",
     "providers",
