@@ -1,4 +1,4 @@
-"""What a process gets from the `chatd up` that started it."""
+"""What a process gets from whoever started it."""
 
 from __future__ import annotations
 
