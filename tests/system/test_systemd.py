@@ -35,6 +35,14 @@ enabled = true
 base_url = "{upstream}/v1"
 """
 
+#: What pip makes of the project's script, for the code of this folder.
+COMMAND = f"""
+import sys
+sys.path.insert(0, "{ROOT}")
+from cli.main import main
+main(prog_name="chatd")
+"""
+
 
 @pytest.fixture(scope="module")
 def upstream():
@@ -70,7 +78,10 @@ def booted(upstream, port, tmp_path_factory):
             shutil.copy(path, machine.units)
     (machine.etc / "sysusers.d").mkdir()
     shutil.copy(UNITS / "sysusers.conf", machine.etc / "sysusers.d" / "chatd.conf")
-    (machine.opt / "chatd").symlink_to(sys.prefix)
+    command = machine.opt / "chatd" / "bin" / "chatd"
+    command.parent.mkdir(parents=True)
+    command.write_text(f"#!{sys.executable}\n{COMMAND}", "utf-8")
+    command.chmod(0o755)
     enabled = ["chatd.target", "chatd-api.socket", *SERVICES]
     subprocess.run(
         ["systemctl", f"--root={machine.etc.parent}", "enable", *enabled],
