@@ -7,7 +7,6 @@ is that of the test, so that a unit can call an upstream of the test.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -15,11 +14,10 @@ from typing import Self
 import pytest
 
 from tests.servers import ROOT, Child
+from tests.units import needs
 from tests.waiting import eventually
 
-__all__ = ["UNITS", "Machine", "needs"]
-
-UNITS = ROOT / "deploy" / "systemd"
+__all__ = ["Machine"]
 
 #: Run as root inside new namespaces. What $1 has goes over /etc and /opt; what is written there, to
 #: /tmp and to /var, goes into memory. What can be set in the kernel cannot be set from here.
@@ -45,28 +43,19 @@ ln -s pts/ptmx /dev/ptmx
 mkdir -m 1777 /dev/shm
 umount -R /sys/fs/cgroup || umount -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-systemd-sysusers
 export container=test SYSTEMD_UNIT_PATH=/etc/systemd/system
-exec /lib/systemd/systemd --system --unit=chatd.target --log-target=console --show-status=no
+exec /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=no
 """
 
 #: What every unit wants of a system, and nothing of it is there.
 _STUBS = ("sysinit", "basic", "shutdown", "network", "network-online", "sockets")
 
 
-def needs(*programs: str) -> None:
-    """Skip the test without these programs; where tests have to be complete it fails."""
-    missing = [name for name in programs if shutil.which(name) is None]
-    if missing:
-        assert "CHATD_CI" not in os.environ, f"CI needs {', '.join(missing)}"
-        pytest.skip(f"there is no {', '.join(missing)}")
-
-
 class Machine:
     """A copy of this machine, with the files of ``etc`` and ``opt`` over its own.
 
-    Its only units are those of ``units``, of which it starts ``chatd.target``. Entering it skips
-    the test where such a machine cannot be made.
+    Nothing runs on it but systemd, until a test starts its units. Entering it skips the test where
+    such a machine cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,6 +106,13 @@ class Machine:
         return subprocess.run(
             [*entered, "--", *command], capture_output=True, text=True, check=False, timeout=300
         )
+
+    def shell(self, script: str, **environ: str) -> str:
+        """What a script prints that root runs in the project's folder; each line has to succeed."""
+        variables = [f"{name}={value}" for name, value in environ.items()]
+        result = self.run("env", f"--chdir={ROOT}", *variables, "bash", "-euc", script)
+        assert result.returncode == 0, f"{result.stderr}\n{self.child.output()[-3000:]}"
+        return result.stdout
 
     def systemctl(self, *arguments: str) -> str:
         """What systemctl says; it has to succeed."""
