@@ -1,4 +1,4 @@
-"""The units of ``deploy/systemd``, read so that tests can hold them against the code, and run them."""
+"""The units of ``deploy/systemd``: read, to be compared with the code, and run by tests."""
 
 from __future__ import annotations
 
