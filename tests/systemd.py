@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -96,9 +97,7 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         # The end of its first process is the end of all of them.
         self.child.kill()
-        eventually(lambda: not _processes(self._cgroup), what="nothing of it is left")
-        for group in sorted(self._cgroup.glob("**/"), reverse=True):
-            group.rmdir()
+        eventually(lambda: _removed(self._cgroup), what="nothing of it is left")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command on that machine."""
@@ -148,5 +147,9 @@ def _own_cgroup() -> Path:
     return (unified if unified.is_dir() else unified.parent) / path.lstrip("/")
 
 
-def _processes(group: Path) -> list[str]:
-    return [pid for path in group.glob("**/cgroup.procs") for pid in path.read_text().split()]
+def _removed(group: Path) -> bool:
+    """Whether a control group and all below it are gone: those in which somebody is, stay."""
+    for each in sorted(group.glob("**/"), reverse=True):
+        with suppress(OSError):
+            each.rmdir()
+    return not group.exists()

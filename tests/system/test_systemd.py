@@ -245,12 +245,20 @@ def test_the_front_end_accepts_at_no_other_address_than_the_configuration_has(ma
     assert chat(port).status_code == 200
 
 
-def test_nothing_was_lost(machine):
-    """`chatd audit`, which root runs beside the units."""
+def test_root_runs_the_other_commands_beside_the_units(machine):
+    """The configuration is right, the files have the keys, and nothing was lost."""
+    check = machine.run("/opt/chatd/bin/chatd", "check")
     audit = machine.run("/opt/chatd/bin/chatd", "audit")
 
-    assert audit.returncode == 0, audit.stdout
+    assert (check.returncode, audit.returncode) == (0, 0), check.stdout + audit.stdout
     assert "no breach" in audit.stdout
+
+
+def test_the_checks_of_the_page_pass(machine):
+    """On what is installed; each exposure is printed."""
+    said = machine.shell(indented(PAGE, "systemd-analyze verify"))
+
+    assert said.count("Overall exposure level") == 4
 
 
 def test_a_worker_that_is_stopped_finishes_its_call(machine, upstream, port):
