@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,10 +29,15 @@ _GRACE_S = 5
 _MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes an anonymous file there
 
 
-def gunicorn_options(config: ChatdConfig, listen_fd: int | None = None) -> dict[str, Any]:
+def gunicorn_options(
+    config: ChatdConfig,
+    listen_fd: int | None = None,
+    waiting: MutableMapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Settings of gunicorn for ``config``, by their names in its documentation.
 
-    ``listen_fd`` is a socket that is open already, instead of the address of the configuration.
+    ``listen_fd`` is a socket that is open already, instead of the address of the configuration;
+    ``waiting`` says who waits for the word that the front end is ready.
     """
     host = f"[{config.host}]" if ":" in config.host else config.host
     return {
@@ -58,7 +64,7 @@ def gunicorn_options(config: ChatdConfig, listen_fd: int | None = None) -> dict[
         # Two front ends of one user would fight for its one path, and nothing here uses it.
         "control_socket_disable": True,
         # In each process of the front end, when it begins to accept. The first one is enough.
-        "post_worker_init": lambda _: say_ready(),
+        "post_worker_init": lambda _: say_ready(waiting or {}),
     }
 
 
@@ -75,19 +81,26 @@ class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
 class FrontEndServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """The front end as a gunicorn application; ``run`` returns when the server has stopped.
 
-    It accepts on the socket ``listen_fd`` if there is one. ``stopping`` is begun by each worker for
-    itself, after the fork.
+    It accepts on the socket ``listen_fd`` if there is one, and tells those who are ``waiting``.
+    ``stopping`` is begun by each worker for itself, after the fork.
     """
 
-    def __init__(self, config: ChatdConfig, listen_fd: int | None = None) -> None:
+    def __init__(
+        self,
+        config: ChatdConfig,
+        listen_fd: int | None = None,
+        waiting: MutableMapping[str, str] | None = None,
+    ) -> None:
         self._config = config
         self._listen_fd = listen_fd
+        self._waiting = waiting
         self.stopping = Stopping()
         super().__init__()
 
     def load_config(self) -> None:
         """Called by gunicorn in the master."""
-        for name, value in gunicorn_options(self._config, self._listen_fd).items():
+        options = gunicorn_options(self._config, self._listen_fd, self._waiting)
+        for name, value in options.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:

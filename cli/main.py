@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ from cli.restart import restart
 # replace blocking sockets before anything holds on to them.
 
 __all__ = ["main"]
+
+#: The number of a worker within its name, written in one way only.
+_NUMBER = re.compile("[1-9][0-9]{0,5}")
 
 
 class _Group(click.Group):
@@ -94,9 +98,19 @@ def api() -> None:
 @click.argument("provider")
 @click.option("--instance", type=click.IntRange(min=1), help="Number in the worker's name.")
 def worker(provider: str, instance: int | None) -> None:
-    """Run a worker for PROVIDER: ollama, ollama_cloud, openrouter, opencode or kimi."""
-    number = [] if instance is None else ["--instance", str(instance)]
-    _become("workers", "worker", provider, *number)
+    """Run a worker for PROVIDER: ollama, ollama_cloud, openrouter, opencode or kimi.
+
+    openrouter-2 is a worker of openrouter with --instance 2, as units of systemd are named.
+    """
+    provider, dash, digits = provider.partition("-")
+    if dash and (instance is not None or _NUMBER.fullmatch(digits) is None):
+        raise click.BadParameter(
+            f'"{provider}-{digits}" has to be a provider, or a provider and a number from 1 on and '
+            f"no --instance; write {provider}, {provider}-1 or {provider} --instance 1",
+            param_hint="PROVIDER",
+        )
+    number = digits or instance
+    _become("workers", "worker", provider, *(["--instance", str(number)] if number else []))
 
 
 @main.command()

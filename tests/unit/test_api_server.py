@@ -14,6 +14,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from api import create_app
 from api.server import FrontEndServer, gunicorn_options
+from chat.handover import NOTIFY_SOCKET
 from chat.settings import ChatdConfig
 
 
@@ -36,6 +37,17 @@ def test_a_socket_that_is_open_already_takes_the_place_of_the_address() -> None:
     server = FrontEndServer(ChatdConfig(), 7)
 
     assert server.cfg.address == [7]
+
+
+def test_who_waits_is_told_by_a_process_that_accepts() -> None:
+    """Not by gunicorn's first one, which only starts them."""
+    waiting = {NOTIFY_SOCKET: "/nonexistent"}
+    options = gunicorn_options(ChatdConfig(), None, waiting)
+    before = dict(waiting)
+    options["post_worker_init"](None)
+
+    assert before == {NOTIFY_SOCKET: "/nonexistent"}
+    assert waiting == {}
 
 
 def test_callers_who_wait_are_answered_before_the_end() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -94,10 +96,24 @@ class TestHelp:
             (["serve"], "No such command 'serve'"),
             (["worker"], "Missing argument 'PROVIDER'"),
             (["worker", "kimi", "--instance", "0"], "0 is not in the range x>=1"),
+            (["worker", "kimi-x"], '"kimi-x" has to be a provider, or a provider and a number'),
+            (["worker", "kimi-"], "write kimi, kimi-1 or kimi --instance 1"),
+            (["worker", "kimi-01"], "a number from 1 on"),
+            (["worker", "kimi-1", "--instance", "1"], "and no --instance"),
             (["ask", "Hello?"], "Missing option '-m' / '--model'"),
             (["--config", "/nonexistent.toml", "check"], "'/nonexistent.toml' does not exist"),
         ],
-        ids=["command", "argument", "instance", "model", "file"],
+        ids=[
+            "command",
+            "argument",
+            "instance",
+            "name",
+            "no-number",
+            "zero",
+            "twice",
+            "model",
+            "file",
+        ],
     )
     def test_a_wrong_command_line_is_2(self, arguments, fault):
         """As every shell expects."""
@@ -105,6 +121,29 @@ class TestHelp:
 
         assert run.exit_code == 2
         assert fault in run.output
+
+
+class TestWorker:
+    """``chatd worker``, whose process is in `workers`."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "becomes"),
+        [
+            (["kimi"], ["kimi"]),
+            (["kimi", "--instance", "2"], ["kimi", "--instance", "2"]),
+            (["ollama_cloud-12"], ["ollama_cloud", "--instance", "12"]),
+        ],
+        ids=["provider", "instance", "unit"],
+    )
+    def test_a_name_may_have_a_number(self, monkeypatch, arguments, becomes):
+        """systemd gives an instance of a unit one name, and cannot take it apart."""
+        ran = []
+        monkeypatch.setattr("runpy.run_module", lambda *_, **__: ran.extend(sys.argv))
+        monkeypatch.setattr("sys.argv", [])
+        run = chatd("worker", *arguments)
+
+        assert run.exit_code == 0
+        assert ran == ["chatd workers", "worker", *becomes]
 
 
 class TestConfiguration:
