@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 KUBERNETES = "1.37"
 
 #: What KEDA's redis trigger reads; its definition takes any names here.
-_REDIS_TRIGGER = {"address", "listName", "listLength", "activationListLength", "databaseIndex"}
+_REDIS_TRIGGER = {"address", "listName", "listLength", "databaseIndex", "enableTLS"}
 
 #: For each kind of manifest: what breaks it, as text that is replaced in a copy.
 _BREAKS: dict[str, tuple[tuple[str, str], ...]] = {
