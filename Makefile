@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEPLOY := .venv-deploy
 UV_VERSION := 0.13.9
 STARTED := $(shell date +%s)
 
@@ -14,10 +15,10 @@ STARTED := $(shell date +%s)
 INSTALLED := $(VENV)/.installed
 EDITABLE := $(VENV)/.editable
 
-.PHONY: help setup demo up test unit wire system lint verify lock clean
+.PHONY: help setup demo up test unit wire system lint manifests verify lock clean
 
 help: ## show this list
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(EDITABLE) ## make .venv with everything, again whenever requirements.lock changed
 
@@ -39,18 +40,21 @@ wire: setup ## run the tests that speak HTTP with a scripted upstream
 system: setup ## run the tests with a real Redis and real processes
 	$(BIN)/python -m pytest tests/system
 
-lint: setup ## check style, format, types and the direction of imports
+lint: setup manifests ## check style, format, types, the direction of imports, and the manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+manifests: $(DEPLOY)/.installed ## check Dockerfile, Compose file and Kubernetes manifests against their schemas
+	$(DEPLOY)/bin/python -m deploy.check
+
 verify: lint test ## lint and test: what CI runs
 
-# Both locks come from pyproject.toml. uv, in an environment of its own that is thrown away, resolves
+# All locks come from pyproject.toml. uv, in an environment of its own that is thrown away, resolves
 # for every platform at once; it is kept from this machine's settings, so that the files name no
 # package source and come out the same everywhere.
-lock: ## resolve requirements.lock and requirements-demo.lock anew
+lock: ## resolve requirements.lock and those of the demo, the image and the manifests anew
 	@tmp="$$(mktemp -d)"; trap 'rm -rf "$$tmp"' EXIT; \
 	$(PYTHON) -m venv "$$tmp"; \
 	"$$tmp/bin/pip" install --quiet uv==$(UV_VERSION); \
@@ -58,10 +62,13 @@ lock: ## resolve requirements.lock and requirements-demo.lock anew
 		"$$tmp/bin/uv" pip compile --no-config --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command 'make lock'); \
 	"$${compile[@]}" --extra embedded --group dev --output-file requirements.lock pyproject.toml; \
-	"$${compile[@]}" --no-deps --group demo --output-file requirements-demo.lock
+	"$${compile[@]}" --no-deps --group demo --output-file requirements-demo.lock; \
+	"$${compile[@]}" --group image --constraint requirements.lock --output-file requirements-run.lock \
+		pyproject.toml; \
+	"$${compile[@]}" --group deploy --output-file requirements-deploy.lock
 
 clean: ## remove the environments, the caches and var/ (with the jobs that `make up` kept there)
-	rm -rf $(VENV) .venv-demo var build dist *.egg-info
+	rm -rf $(VENV) .venv-demo $(DEPLOY) var build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -76,4 +83,10 @@ $(INSTALLED): requirements.lock
 
 $(EDITABLE): $(INSTALLED) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEPLOY)/.installed: requirements-deploy.lock
+	@echo "making $(DEPLOY) from requirements-deploy.lock: a download of about 40 MB, 230 MB on disk"
+	@$(PYTHON) -m venv --clear $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-deploy.lock
 	@touch $@

@@ -145,10 +145,10 @@ class FrontEnd:
             return Connections(self._store, self._replies, HangupMonitor(), self._catalogue)
         try:
             url = redis_url(self.config)
+            client = connect(url)
         except ConfigError as error:
             # `chatd up` may still be starting its Redis; the next request tries again.
             raise QueueUnavailable(str(error)) from error
-        client = connect(url)
         try:
             check_durability(client, self.config.durability)
         except ConfigError as error:

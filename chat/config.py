@@ -31,6 +31,7 @@ from chat.tables import Table
 
 __all__ = [
     "PLACES",
+    "REDIS_URL",
     "ChatdConfig",
     "GatewayConfig",
     "KeyConfig",
@@ -44,6 +45,10 @@ __all__ = [
 #: Where the file is looked for when neither an option nor a variable names one.
 PLACES = (Path("lakehouse.toml"), Path("/etc/lakehouse/lakehouse.toml"))
 
+#: The variable that goes before ``redis_url``: a URL with a password stands in no shared file then.
+REDIS_URL = "CHATD_REDIS_URL"
+
+_AS_REDIS_URL = 'write it as "redis://localhost:6379/0", or "" for chatd\'s own Redis'
 _LONGEST_RETENTION_S = 365 * 86400
 _MOST_PERMITS = 1000
 _MOST_WORKERS = 16
@@ -87,7 +92,7 @@ def load_config(
         except UnicodeDecodeError as error:
             raise ConfigError(f"{place}: is not UTF-8 text; save it as UTF-8") from error
         return _parse(text, place.absolute(), environ)
-    return ChatdConfig(data_dir=_state_dir(environ))
+    return ChatdConfig(data_dir=_state_dir(environ), redis_url=_environments_redis_url(environ))
 
 
 def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
@@ -117,7 +122,7 @@ def _parse(text: str, source: Path, environ: Mapping[str, str]) -> ChatdConfig:
         job_timeout_s=chatd.seconds("job_timeout_s", usual.job_timeout_s),
         max_timeout_s=chatd.seconds("max_timeout_s", usual.max_timeout_s),
         drain_s=chatd.seconds("drain_s", usual.drain_s, zero=True),
-        redis_url=_redis_url(chatd),
+        redis_url=_redis_url(chatd, environ),
         durability=chatd.choice("durability", usual.durability, ("everysec", "always")),
         data_dir=_data_dir(chatd, environ),
         max_queued=chatd.whole("max_queued", usual.max_queued, at_most=10**8),
@@ -372,17 +377,20 @@ def _url(table: Table, key: str, usual: str, *, empty: bool = False) -> str:
     return url.rstrip("/")
 
 
-def _redis_url(table: Table) -> str:
+def _environments_redis_url(environ: Mapping[str, str]) -> str:
+    url = environ.get(REDIS_URL, "").strip()
+    fault = redis_url_fault(url) if url else None
+    if fault is not None:
+        raise ConfigError(f"{REDIS_URL} in the environment {fault}; {_AS_REDIS_URL}")
+    return url
+
+
+def _redis_url(table: Table, environ: Mapping[str, str]) -> str:
     url = table.text("redis_url", "")
     fault = redis_url_fault(url) if url else None
     if fault is not None:
-        raise table.error(
-            "redis_url",
-            fault,
-            'write it as redis_url = "redis://localhost:6379/0", or "" for chatd\'s own Redis',
-            hide=True,
-        )
-    return url
+        raise table.error("redis_url", fault, _AS_REDIS_URL, hide=True)
+    return _environments_redis_url(environ) or url
 
 
 def _variable(table: Table, key: str, usual: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.connection import parse_url
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
+from chat.addresses import TLS_FILES
 from chat.errors import ConfigError, QueueUnavailable
 
 if TYPE_CHECKING:
@@ -51,8 +54,10 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
     Retrying is safe because the scripts are idempotent. A connection to a Redis that has become a
     replica is given up: its name may stand for the new master by now. RESP 2 is asked for, since
     pub/sub and commands need nothing newer. Callers beyond ``_CONNECTIONS`` wait for one to come
-    free; the usual pool would refuse them.
+    free; the usual pool would refuse them. Raises ``ConfigError`` when a file of TLS that the URL
+    names cannot be used.
     """
+    _check_tls_files(redis_url)
     # redis-py's connections over a unix socket know neither of these two.
     tcp: dict[str, Any] = {"socket_connect_timeout": timeout_s, "socket_keepalive": True}
     pool = redis.BlockingConnectionPool.from_url(
@@ -68,6 +73,26 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
         **({} if redis_url.startswith("unix:") else tcp),
     )
     return redis.Redis.from_pool(pool)
+
+
+def _check_tls_files(redis_url: str) -> None:
+    """Read them once, with a clear word: redis-py reads them anew for each connection."""
+    ca, certificate, key = (parse_url(redis_url).get(name) for name in TLS_FILES)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    named = str(ca)
+    try:
+        if ca is not None:
+            context.load_verify_locations(ca)
+        if certificate is not None:
+            named = f"{certificate} with {key}"
+            # Without a password OpenSSL would ask for that of an encrypted key on the terminal.
+            context.load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise ConfigError(
+            f"[chatd] redis_url names {named} for TLS, which cannot be used ({error.strerror}); "
+            "name PEM files that this user can read: a CA, and a certificate with its own key "
+            "without a password"
+        ) from error
 
 
 def embedded_url_file(config: ChatdConfig) -> Path:
@@ -128,9 +153,28 @@ def _awaited_info(client: redis.Redis, timeout_s: float) -> dict[str, Any]:
                     f"the user of [chatd] redis_url is not allowed enough ({error.__cause__}); "
                     "allow it INFO and PING, which every start asks"
                 ) from error
+            if (doubt := _doubt(error)) is not None:
+                raise ConfigError(
+                    f"[chatd] redis_url begins with rediss://, and certificates keep Redis and "
+                    f"chatd apart ({doubt}); ssl_ca_certs has to name the CA that signed Redis' "
+                    "certificate, its host has to be in that certificate, and where Redis asks for "
+                    "one, ssl_certfile and ssl_keyfile have to name one that it trusts"
+                ) from error
             if time.monotonic() >= until:
                 raise
             time.sleep(0.1)
+
+
+def _doubt(error: BaseException | None) -> str | None:
+    """What one side of a TLS connection says against the other's certificate, if it was that."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            reason = str(error.reason)
+            if isinstance(error, ssl.SSLCertVerificationError):
+                return str(error.verify_message)
+            return reason if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason else None
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def check_durability(client: redis.Redis, durability: str) -> None:

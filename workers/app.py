@@ -10,6 +10,7 @@ from celery import Celery
 from kombu.utils.json import dumps
 from redis.connection import parse_url
 
+from chat.addresses import TLS_FILES
 from chat.jobs import TASK_NAME, queue_name
 from chat.types import Lane
 from workers.transport import Connection, GatedCycle
@@ -21,7 +22,8 @@ def broker_url(redis_url: str) -> str:
     """``redis_url`` in kombu's spelling, which reads less from a URL than redis-py does.
 
     kombu takes the database from the path, or from ``virtual_host`` for a unix socket, and user
-    and password from before the ``@`` alone.
+    and password from before the ``@`` alone. Over TLS it checks no certificate unless it is told
+    to, where redis-py always does.
     """
     known = parse_url(redis_url)
     parts = urlsplit(redis_url)
@@ -29,10 +31,10 @@ def broker_url(redis_url: str) -> str:
     place = f"{user}:{password}@" if user or password else ""
     if parts.scheme == "unix":
         return f"redis+socket://{place}{parts.path}?virtual_host={known.get('db', 0)}"
-    read = ("db", "username", "password")
-    rest = [(name, value) for name, value in parse_qsl(parts.query) if name not in read]
+    tls = [("ssl_cert_reqs", "required")] if parts.scheme == "rediss" else []
+    files = [(name, value) for name, value in parse_qsl(parts.query) if name in TLS_FILES]
     place += parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, place, f"/{known.get('db', 0)}", urlencode(rest), ""))
+    return urlunsplit((parts.scheme, place, f"/{known.get('db', 0)}", urlencode(tls + files), ""))
 
 
 def make_celery(redis_url: str) -> Celery:

@@ -16,9 +16,11 @@ from workers.app import broker_url, make_celery
         ("redis://localhost?db=7", "redis://localhost/7"),
         ("redis://:p%40ss@[::1]:6379/1", "redis://:p%40ss@[::1]:6379/1"),
         ("redis://localhost/1?username=me&password=p%2Fss", "redis://me:p%2Fss@localhost/1"),
+        # Left to itself, kombu trusts any certificate.
+        ("rediss://host", "rediss://host/0?ssl_cert_reqs=required"),
         (
-            "rediss://me:pass@host:6380/2?ssl_cert_reqs=none",
-            "rediss://me:pass@host:6380/2?ssl_cert_reqs=none",
+            "rediss://me:pass@host:6380/2?ssl_check_hostname=true&ssl_ca_certs=%2Fca+1.pem",
+            "rediss://me:pass@host:6380/2?ssl_cert_reqs=required&ssl_ca_certs=%2Fca+1.pem",
         ),
         ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
         ("unix:///run/redis.sock?db=1", "redis+socket:///run/redis.sock?virtual_host=1"),

@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat.config import ChatdConfig, KeyConfig, LimitConfig, ProviderConfig, load_config
+from chat.config import (
+    REDIS_URL,
+    ChatdConfig,
+    KeyConfig,
+    LimitConfig,
+    ProviderConfig,
+    load_config,
+)
 from chat.errors import ConfigError
 from chat.routing import PROVIDERS, resolve
 from chat.tables import Table
@@ -327,6 +334,22 @@ class TestValues:
 
         assert "hunter2" in config.redis_url
         assert "hunter2" not in repr(config)
+
+    def test_the_environment_may_name_another_redis(self, load: Load) -> None:
+        """Each process its own, with a user of its own; an empty variable names none."""
+        text = '[chatd]\nredis_url = "redis://localhost:6379/0"'
+        other = "redis://keeper:hunter2@localhost:6379/0"
+
+        assert load(text, {REDIS_URL: other}).redis_url == other
+        assert load(text, {REDIS_URL: ""}).redis_url == "redis://localhost:6379/0"
+        assert load_config(None, {REDIS_URL: other}, places=()).redis_url == other
+
+    def test_what_the_environment_says_is_checked(self, load: Load) -> None:
+        """The message names the variable, and no password."""
+        with pytest.raises(ConfigError, match="CHATD_REDIS_URL in the environment does") as error:
+            load("", {REDIS_URL: "tcp://:hunter2@x"})
+
+        assert "hunter2" not in str(error.value)
 
 
 class TestStateDirectory:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import fakeredis
 import pytest
@@ -225,3 +227,38 @@ def test_a_redis_that_has_become_a_replica_is_left():
 
     assert connection.retry.call_with_retry(call, given_up.append) == "done"
     assert [type(fault).__name__ for fault in given_up] == ["ReadOnlyError"]
+
+
+KEYS = Path(__file__).parents[1] / "wire" / "tls"
+
+
+def tls(**files):
+    return f"rediss://:secret@host/0?{urlencode(files)}"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        pytest.param(tls(ssl_ca_certs="/nowhere"), "/nowhere.*No such file", id="not-there"),
+        pytest.param(tls(ssl_ca_certs=KEYS / "key.pem"), "key.pem.*no certificate", id="a-key"),
+        pytest.param(
+            tls(ssl_certfile=KEYS / "certificate.pem", ssl_keyfile="/nowhere"),
+            "certificate.pem with /nowhere.*No such file",
+            id="no-key",
+        ),
+    ],
+)
+def test_files_of_tls_are_looked_at_before_anything_is_asked(url, says):
+    """One of them is named with what is wrong with it; the password is not."""
+    with pytest.raises(ConfigError, match=says) as error:
+        connect(url)
+
+    assert "secret" not in str(error.value)
+
+
+def test_files_of_tls_that_are_in_order_are_taken():
+    """Nothing is asked yet."""
+    certificate, key = KEYS / "certificate.pem", KEYS / "key.pem"
+    client = connect(tls(ssl_ca_certs=certificate, ssl_certfile=certificate, ssl_keyfile=key))
+
+    assert client.connection_pool.connection_kwargs["ssl_ca_certs"] == str(certificate)

@@ -15,6 +15,7 @@ from api.contract import Answer, AttemptAnswer, BudgetAnswer, ErrorDetail, Recor
 from api.evaluation_contract import EvaluationAnswer, ModelFigures, Row
 from api.openapi import OPERATIONS
 from bench.faults import SCENARIOS
+from chat.addresses import TLS_FILES
 from chat.batches.batch import Status
 from chat.config import load_config
 from chat.errors import InvalidRequest
@@ -155,7 +156,7 @@ def test_every_name_is_one_of_the_project() -> None:
     known |= EVALUATIONS | {scorer.kind for scorer in SCORERS} | {status.value for status in Status}
     known |= {row[1].strip("`") for row in ERRORS} | set(load_config(SHIPPED, {}).models)
     known |= {name for model in models for name in model.model_fields}
-    known |= {reason.value for reason in FinishReason}
+    known |= {reason.value for reason in FinishReason} | set(TLS_FILES)
     pages = README + page("docs/openai.md") + page("docs/evaluations.md")
     names = {span for span in spans(pages) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
 
