@@ -56,11 +56,13 @@ def gateway(certificate: str | None, certificate_key: str | None, output: Path |
     text = nginx_config(config, tls=tls)
     host, _ = host_and_port(config.gateway.bind)
     if not is_loopback(host):
-        click.echo(
-            f"note: other machines can reach {config.gateway.bind}, and nginx asks nobody for a key"
-            + ("" if tls else "; keys and prompts go over plain HTTP"),
-            err=True,
-        )
+        faults = [] if config.keys else ["chatd asks nobody for a key: `chatd keys new NAME`"]
+        faults += [] if tls else ["keys and prompts go over plain HTTP: --certificate"]
+        if faults:
+            click.echo(
+                f"note: other machines can reach {config.gateway.bind}, and {'; '.join(faults)}",
+                err=True,
+            )
     try:
         with whole(output) as out:
             out.write(text.encode())

@@ -276,3 +276,21 @@ def test_jobs_in_redis_are_what_is_scraped(store: JobStore) -> None:
     assert [ProviderAnswer.model_validate(one).name for one in told] == ["openrouter", "kimi"]
     assert value(found, "chatd_jobs_accepted_total") == sum(states) == 3
     assert value(found, "chatd_budget_requests_per_minute_cap", **free) == 20
+
+
+def test_every_alert_is_about_a_metric_that_is_there() -> None:
+    """With labels that it has; each alert has its line in the operator's page."""
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text("utf-8"))
+    page = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    known = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in text_string_to_metric_families(gateway().client.get("/metrics").text)
+    }
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    named = {name for rule in alerts for name in re.findall(r"chatd_[a-z_]+", rule["expr"])}
+
+    assert len(alerts) > 10
+    assert named - known == set()
+    assert {rule["alert"] for rule in alerts} == set(re.findall(r"^\| `(Chatd\w+)` \|", page, re.M))
+    states = {state for rule in alerts for state in re.findall(r'state="(\w+)"', rule["expr"])}
+    assert states <= {state.value for state in JobState}

@@ -136,10 +136,9 @@ def test_a_port_that_others_can_reach_is_worth_a_note(command):
     secure = command('bind = "0.0.0.0:3110"', *tls)
 
     assert (local.exit_code, local.stderr) == (0, "")
-    assert plain.stderr.endswith(
-        "nginx asks nobody for a key; keys and prompts go over plain HTTP\n"
-    )
-    assert secure.stderr.endswith("nginx asks nobody for a key\n")
+    assert "chatd asks nobody for a key" in plain.stderr
+    assert plain.stderr.endswith("keys and prompts go over plain HTTP: --certificate\n")
+    assert secure.stderr.endswith("chatd asks nobody for a key: `chatd keys new NAME`\n")
     assert "listen 0.0.0.0:3110 so_keepalive" in plain.stdout
     assert "listen 0.0.0.0:3110 ssl so_keepalive" in secure.stdout
     assert "ssl_certificate_key /etc/tls/box.key;" in secure.stdout
