@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import fakeredis
 import pytest
+import yaml
 from flask.testing import FlaskClient
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,6 +26,7 @@ from chat.settings import ChatdConfig
 from chat.store import JobStore
 from chat.types import JSON, Lane
 from tests.fakes import gateway, registered_names
+from tests.servers import ROOT
 
 #: Three providers: a busy local one, one that cools down, and one that nobody has called yet.
 OVERVIEW: JSON = json.loads((Path(__file__).parent / "overview.json").read_text("utf-8"))
@@ -291,6 +294,8 @@ def test_every_alert_is_about_a_metric_that_is_there() -> None:
 
     assert len(alerts) > 10
     assert named - known == set()
-    assert {rule["alert"] for rule in alerts} == set(re.findall(r"^\| `(Chatd\w+)` \|", page, re.M))
+    assert {rule["alert"] for rule in alerts} == set(
+        re.findall(r"^\| `(Chatd\w+)` \|", page, re.MULTILINE)
+    )
     states = {state for rule in alerts for state in re.findall(r'state="(\w+)"', rule["expr"])}
     assert states <= {state.value for state in JobState}
