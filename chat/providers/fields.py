@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -12,8 +11,10 @@ from chat.types import JSON
 
 __all__ = ["Fields", "parse_json"]
 
-#: The largest count that every JSON reader on the way (Redis' Lua, JavaScript) keeps exact.
-_LARGEST_COUNT = 2**53
+#: More tokens, or US dollars, than one call can have taken. Sums of them are kept, and the counters
+#: of Redis have 64 bits: past those, no call of the provider could be booked any more.
+_MOST_TOKENS = 10**9
+_MOST_USD = 10.0**6
 
 
 def parse_json(text: str) -> Any:
@@ -60,14 +61,19 @@ class Fields:
         return value.encode("utf-8", "replace").decode()
 
     def object_text(self, key: str) -> str | None:
-        """An object as JSON text, or the text that stands in its place."""
+        """An object as JSON text, or the text that stands in its place.
+
+        A number too large for a double was read as infinity, which JSON does not have.
+        """
         value = self.values.get(key)
         if not isinstance(value, dict):
             return self.text(key)
         try:
-            return json.dumps(value)
+            return json.dumps(value, allow_nan=False)
         except RecursionError:
             raise self.fault(key, "an object of a usual depth") from None
+        except ValueError:
+            raise self.fault(key, "an object with numbers of a usual size") from None
 
     def flag(self, key: str) -> bool | None:
         """True or false."""
@@ -77,7 +83,7 @@ class Fields:
         return value
 
     def count(self, key: str) -> int | None:
-        """A whole number from zero on; ``14.0`` is one, as some JSON writers have it.
+        """A number of tokens; ``14.0`` is one, as some JSON writers have it.
 
         Anything else is no count: an answer that was paid for is not lost for its statistics.
         """
@@ -86,7 +92,7 @@ class Fields:
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             return None
-        return value if 0 <= value <= _LARGEST_COUNT else None
+        return value if 0 <= value <= _MOST_TOKENS else None
 
     def amount(self, key: str) -> float | None:
         """A sum of money, as a number or as a decimal string; ``None`` for anything else."""
@@ -97,7 +103,7 @@ class Fields:
             amount = float(value)
         except (ValueError, OverflowError):
             return None
-        return amount if math.isfinite(amount) and amount >= 0 else None
+        return amount if 0 <= amount <= _MOST_USD else None
 
     def child(self, key: str) -> Fields:
         """An object; an empty one stands for a missing one."""

@@ -106,7 +106,11 @@ def good_body(name: str) -> bytes:
         ),
         pytest.param(Answer.json({}), UpstreamProtocolError, id="an empty object"),
         pytest.param(Answer.of(b"", 204), UpstreamProtocolError, id="no content"),
-        pytest.param(Answer.of(b"", 103), UpstreamProtocolError, id="only early hints"),
+        pytest.param(
+            Answer.raw(b"HTTP/1.1 103 Early Hints\r\n\r\n", End.CLOSE),
+            UpstreamUnavailable,
+            id="only early hints",
+        ),
     ],
 )
 def test_a_broken_answer_is_an_upstream_error(
