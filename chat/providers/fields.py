@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from chat.errors import UpstreamProtocolError
@@ -40,13 +40,15 @@ class Fields:
     """A JSON object out of an answer of ``provider``; ``path`` is where in the answer it stands.
 
     A field that is missing and one that is ``null`` are the same. A field of another type than the
-    reader expects is an UpstreamProtocolError that names its path.
+    reader expects is an UpstreamProtocolError that names its path. ``secret`` is masked in texts: a
+    server that repeats what it was sent, as some do for debugging, would put the key into a result.
     """
 
     provider: str
     status: int
     values: JSON
     path: str = ""
+    secret: str | None = field(default=None, repr=False)
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -58,7 +60,7 @@ class Fields:
             return None
         if not isinstance(value, str):
             raise self.fault(key, "a string")
-        return value.encode("utf-8", "replace").decode()
+        return self._masked(value.encode("utf-8", "replace").decode())
 
     def object_text(self, key: str) -> str | None:
         """An object as JSON text, or the text that stands in its place.
@@ -69,7 +71,7 @@ class Fields:
         if not isinstance(value, dict):
             return self.text(key)
         try:
-            return json.dumps(value, allow_nan=False)
+            return self._masked(json.dumps(value, allow_nan=False))
         except RecursionError:
             raise self.fault(key, "an object of a usual depth") from None
         except ValueError:
@@ -112,7 +114,7 @@ class Fields:
             value = {}
         if not isinstance(value, dict):
             raise self.fault(key, "an object")
-        return Fields(self.provider, self.status, value, self._path_of(key))
+        return replace(self, values=value, path=self._path_of(key))
 
     def children(self, key: str) -> list[Fields]:
         """A list of objects; an empty list stands for a missing one."""
@@ -126,13 +128,15 @@ class Fields:
             if not isinstance(item, dict):
                 raise self._fault(f"{path}[{index}]", item, "an object")
         return [
-            Fields(self.provider, self.status, item, f"{path}[{index}]")
-            for index, item in enumerate(value)
+            replace(self, values=item, path=f"{path}[{index}]") for index, item in enumerate(value)
         ]
 
     def fault(self, key: str, expected: str) -> UpstreamProtocolError:
         """The error for a field that is not what it should be."""
         return self._fault(self._path_of(key), self.values.get(key), expected)
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self.secret, "***") if self.secret else text
 
     def _path_of(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
