@@ -259,10 +259,8 @@ class Upstream:
         try:
             for piece in response.raw.stream(_PIECE, decode_content=True):
                 body += piece
-                if len(body) > limit:
-                    raise AnswerTooLarge(f"{limit} bytes")
-            if sum(map(body.count, _SEPARATORS)) > _MOST_VALUES:
-                raise AnswerTooLarge(f"{_MOST_VALUES} values")
+                _check(len(body), limit, "bytes")
+            _check(sum(map(body.count, _SEPARATORS)), _MOST_VALUES, "values")
         except (urllib3.exceptions.HTTPError, AnswerTooLarge):
             if not status_tells:
                 raise
@@ -291,6 +289,11 @@ class Upstream:
 
     def _stopped(self, reason: StopReason, cancelled: Cancelled, *, sent: bool) -> ChatError:
         return stop_error(self.name, self._host, reason, why=cancelled.reason or "", sent=sent)
+
+
+def _check(found: int, limit: int, what: str) -> None:
+    if found > limit:
+        raise AnswerTooLarge(f"{limit} {what}")
 
 
 def _encoded(body: JSON) -> bytes:

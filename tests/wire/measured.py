@@ -61,6 +61,7 @@ class Caller:
     """The process; use it as a context manager."""
 
     def __init__(self) -> None:
+        self._grew: list[float] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -86,7 +87,13 @@ class Caller:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, f"the process ended with {self._process.wait(10)}"
-        return Outcome(**json.loads(answer))
+        outcome = Outcome(**json.loads(answer))
+        self._grew.append(outcome.grew_mib)
+        return outcome
+
+    def summary(self) -> str:
+        """How many calls there were, and what the dearest took."""
+        return f"{len(self._grew)} calls, the dearest took {max(self._grew, default=0):.0f} MiB"
 
 
 class _Network:
@@ -153,6 +160,7 @@ def _outcome(order: JSON, network: _Network) -> JSON:
         unforeseen = traceback.format_exc()
     grew = _memory("VmHWM") - before
     said = json.dumps(wire, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    ends = said if len(said) < _MIB else said[:_MIB] + said[-_MIB:]
     return {
         "code": code,
         "said": said[:2000].decode("utf-8", "replace"),
@@ -161,7 +169,7 @@ def _outcome(order: JSON, network: _Network) -> JSON:
         "grew_mib": grew / 1024,
         "reached": network.reached,
         "names": network.names,
-        "leaked": leaks({"the key": KEYS.get(order["name"], KEYS["kimi"])}, [("it", said)]),
+        "leaked": leaks({"the key": KEYS.get(order["name"], KEYS["kimi"])}, [("it", ends)]),
     }
 
 
