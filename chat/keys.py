@@ -13,6 +13,7 @@ from chat.settings import ProviderConfig
 __all__ = ["KeyLookup", "Secret", "resolve_key"]
 
 _MASK = "Secret('***')"
+_KEPT = "a Secret is not pickled: a key must not leave its process"
 
 
 class Secret:
@@ -53,8 +54,10 @@ class Secret:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        msg = "a Secret is not pickled: a key must not leave its process"
-        raise TypeError(msg)
+        raise TypeError(_KEPT)
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(_KEPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,10 @@ class End(Enum):
 
 @dataclass(frozen=True)
 class _Forever:
+    """``piece`` without end: as fast as it goes, or now and then."""
+
     piece: bytes
+    slowly: bool = False
 
 
 Step = bytes | threading.Event | End | _Forever
@@ -139,6 +142,11 @@ class Answer:
         """An answer in chunks that never ends."""
         head = _head(status, headers, {"transfer-encoding": "chunked"})
         return cls((head, _Forever(_chunk(piece))))
+
+    @classmethod
+    def raw_endless(cls, begin: bytes, piece: bytes, *, slowly: bool = False) -> Self:
+        """Exactly ``begin``, and then ``piece`` after piece."""
+        return cls((begin, _Forever(piece, slowly)))
 
 
 @dataclass
@@ -331,7 +339,7 @@ class _Handler(socketserver.BaseRequestHandler):
                     if not self._wait(sock, step, connection):
                         return False
                 case _Forever():
-                    while not self.server.closing.is_set():
+                    while not self.server.closing.wait(_LOOK_S if step.slowly else 0):
                         sock.sendall(step.piece)
                 case End.RESET:
                     # A linger of zero seconds makes closing send RST instead of FIN.

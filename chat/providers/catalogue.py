@@ -92,11 +92,13 @@ def _entries(answer: Fields, key: str) -> list[Fields]:
 
 
 def _listed(entry: Fields, listing: Listing) -> ListedModel | None:
-    """An entry as a model; ``None`` if no request could name it."""
+    """An entry as a model; ``None`` if no request could name it, or it repeats our key."""
     name = entry.values.get(listing.id_field)
     if not isinstance(name, str) or not name.isprintable() or name != name.strip():
         return None
     if not 0 < len(name) <= LONGEST_NAME - len(listing.prefix):
+        return None
+    if entry.secret and entry.secret in name:
         return None
     return ListedModel(listing.prefix + name, listing.created(entry))
 
@@ -117,4 +119,4 @@ def _modified(entry: Fields) -> int:
     if moment is None or moment.tzinfo is None:
         return 0
     # Go writes the year 1 where it knows no time.
-    return max(0, int(moment.timestamp()))
+    return min(max(0, int(moment.timestamp())), _LATEST)

@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from chat.providers.bounded import BoundedResponse
 from chat.providers.watchdog import StopReason, Watchdog
 
 __all__ = ["Attempt", "AttemptStopped", "StoppableAdapter"]
@@ -138,6 +139,8 @@ class Attempt:
 
 class _StoppableHTTP(HTTPConnection):
     """Gives its socket to the current attempt before it connects and whenever it is used again."""
+
+    response_class = BoundedResponse
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers, as urllib3 does, with the attempt attached.

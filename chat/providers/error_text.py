@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from chat.providers.fields import parse_json
 from chat.types import JSON
@@ -21,6 +23,9 @@ _SHOWN = 300
 _READ = 4096
 
 _MASK = "***"
+
+#: So many characters of a key in a row are masked, since a server may quote a part of it.
+_PIECE = 12
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
@@ -74,12 +79,25 @@ def printable(text: str, secret: str | None) -> str:
     """
     head = _masked(text, secret)[:_READ]
     visible = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in head)
-    line = _masked(" ".join(visible.split()), secret)
+    line = _without_pieces(_masked(" ".join(visible.split()), secret), secret)
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN].rstrip()}…"
 
 
 def _masked(text: str, secret: str | None) -> str:
     return text.replace(secret, _MASK) if secret else text
+
+
+def _without_pieces(text: str, secret: str | None) -> str:
+    """``text`` with a mask for whatever else is made of pieces of ``secret``."""
+    hidden = bytearray(len(text))
+    for first in range(len(secret or "") - _PIECE + 1):
+        piece = (secret or "")[first : first + _PIECE]
+        at = text.find(piece)
+        while at >= 0:
+            hidden[at : at + _PIECE] = b"1" * _PIECE
+            at = text.find(piece, at + 1)
+    runs = groupby(zip(text, hidden, strict=True), key=itemgetter(1))
+    return "".join(_MASK if hide else "".join(char for char, _ in run) for hide, run in runs)
 
 
 def _plain(message: str) -> ErrorText:

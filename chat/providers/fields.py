@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from chat.errors import UpstreamProtocolError
@@ -12,8 +11,10 @@ from chat.types import JSON
 
 __all__ = ["Fields", "parse_json"]
 
-#: The largest count that every JSON reader on the way (Redis' Lua, JavaScript) keeps exact.
-_LARGEST_COUNT = 2**53
+#: More tokens, or US dollars, than one call can have taken. Sums of them are kept, and the counters
+#: of Redis have 64 bits: past those, no call of the provider could be booked any more.
+_MOST_TOKENS = 10**9
+_MOST_USD = 10.0**6
 
 
 def parse_json(text: str) -> Any:
@@ -39,13 +40,15 @@ class Fields:
     """A JSON object out of an answer of ``provider``; ``path`` is where in the answer it stands.
 
     A field that is missing and one that is ``null`` are the same. A field of another type than the
-    reader expects is an UpstreamProtocolError that names its path.
+    reader expects is an UpstreamProtocolError that names its path. ``secret`` is masked in texts: a
+    server that repeats what it was sent, as some do for debugging, would put the key into a result.
     """
 
     provider: str
     status: int
     values: JSON
     path: str = ""
+    secret: str | None = field(default=None, repr=False)
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -57,17 +60,22 @@ class Fields:
             return None
         if not isinstance(value, str):
             raise self.fault(key, "a string")
-        return value.encode("utf-8", "replace").decode()
+        return self._masked(value.encode("utf-8", "replace").decode())
 
     def object_text(self, key: str) -> str | None:
-        """An object as JSON text, or the text that stands in its place."""
+        """An object as JSON text, or the text that stands in its place.
+
+        A number too large for a double was read as infinity, which JSON does not have.
+        """
         value = self.values.get(key)
         if not isinstance(value, dict):
             return self.text(key)
         try:
-            return json.dumps(value)
+            return self._masked(json.dumps(value, allow_nan=False))
         except RecursionError:
             raise self.fault(key, "an object of a usual depth") from None
+        except ValueError:
+            raise self.fault(key, "an object with numbers of a usual size") from None
 
     def flag(self, key: str) -> bool | None:
         """True or false."""
@@ -77,7 +85,7 @@ class Fields:
         return value
 
     def count(self, key: str) -> int | None:
-        """A whole number from zero on; ``14.0`` is one, as some JSON writers have it.
+        """A number of tokens; ``14.0`` is one, as some JSON writers have it.
 
         Anything else is no count: an answer that was paid for is not lost for its statistics.
         """
@@ -86,7 +94,7 @@ class Fields:
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             return None
-        return value if 0 <= value <= _LARGEST_COUNT else None
+        return value if 0 <= value <= _MOST_TOKENS else None
 
     def amount(self, key: str) -> float | None:
         """A sum of money, as a number or as a decimal string; ``None`` for anything else."""
@@ -97,7 +105,7 @@ class Fields:
             amount = float(value)
         except (ValueError, OverflowError):
             return None
-        return amount if math.isfinite(amount) and amount >= 0 else None
+        return amount if 0 <= amount <= _MOST_USD else None
 
     def child(self, key: str) -> Fields:
         """An object; an empty one stands for a missing one."""
@@ -106,7 +114,7 @@ class Fields:
             value = {}
         if not isinstance(value, dict):
             raise self.fault(key, "an object")
-        return Fields(self.provider, self.status, value, self._path_of(key))
+        return replace(self, values=value, path=self._path_of(key))
 
     def children(self, key: str) -> list[Fields]:
         """A list of objects; an empty list stands for a missing one."""
@@ -120,13 +128,15 @@ class Fields:
             if not isinstance(item, dict):
                 raise self._fault(f"{path}[{index}]", item, "an object")
         return [
-            Fields(self.provider, self.status, item, f"{path}[{index}]")
-            for index, item in enumerate(value)
+            replace(self, values=item, path=f"{path}[{index}]") for index, item in enumerate(value)
         ]
 
     def fault(self, key: str, expected: str) -> UpstreamProtocolError:
         """The error for a field that is not what it should be."""
         return self._fault(self._path_of(key), self.values.get(key), expected)
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self.secret, "***") if self.secret else text
 
     def _path_of(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key

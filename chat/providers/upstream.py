@@ -34,6 +34,13 @@ _PIECE = 65536
 _MIB = 1024 * 1024
 _OK, _NOT_OK, _ERRORS = 200, 300, 400
 
+#: As much of an error answer as is read: its status says most.
+_MOST_ERROR_BYTES = _MIB
+
+#: Values in one answer. Short ones take thirty times the memory of their text, once decoded.
+_MOST_VALUES = 1_000_000
+_SEPARATORS = (b",", b"[", b"{")
+
 #: Connections kept per host. More calls than this at once work too, on connections of their own.
 _POOL_SIZE = 128
 
@@ -174,8 +181,11 @@ class Upstream:
 
     def refusal(self, status: int, headers: Mapping[str, str], body: object) -> UpstreamError:
         """The error that an error answer stands for; ``body`` is decoded JSON, or text."""
-        secret = None if self._secret is None else self._secret.reveal()
-        return classify(self.name, status, headers, body, now=self._now(), secret=secret)
+        return classify(self.name, status, headers, body, now=self._now(), secret=self._key)
+
+    @property
+    def _key(self) -> str | None:
+        return None if self._secret is None else self._secret.reveal()
 
     def _call(
         self,
@@ -243,14 +253,16 @@ class Upstream:
 
     def _read(self, response: requests.Response) -> bytes:
         """The body, piece by piece; as much of it as came, if the status tells enough."""
+        status_tells = response.status_code >= _ERRORS
+        limit = _MOST_ERROR_BYTES if status_tells else self._max_body_bytes
         body = bytearray()
         try:
             for piece in response.raw.stream(_PIECE, decode_content=True):
                 body += piece
-                if len(body) > self._max_body_bytes:
-                    raise AnswerTooLarge(f"{self._max_body_bytes} bytes")
-        except urllib3.exceptions.HTTPError:
-            if response.status_code < _ERRORS:
+                _check(len(body), limit, "bytes")
+            _check(sum(map(body.count, _SEPARATORS)), _MOST_VALUES, "values")
+        except (urllib3.exceptions.HTTPError, AnswerTooLarge):
+            if not status_tells:
                 raise
         return bytes(body)
 
@@ -272,10 +284,16 @@ class Upstream:
             )
         if decoded.get("error"):
             raise self.refusal(status_inside(decoded["error"]), raw.headers, decoded)
-        return Reply(raw.status, raw.headers, Fields(self.name, raw.status, decoded))
+        fields = Fields(self.name, raw.status, decoded, secret=self._key)
+        return Reply(raw.status, raw.headers, fields)
 
     def _stopped(self, reason: StopReason, cancelled: Cancelled, *, sent: bool) -> ChatError:
         return stop_error(self.name, self._host, reason, why=cancelled.reason or "", sent=sent)
+
+
+def _check(found: int, limit: int, what: str) -> None:
+    if found > limit:
+        raise AnswerTooLarge(f"{limit} {what}")
 
 
 def _encoded(body: JSON) -> bytes:

@@ -6,8 +6,12 @@ import copy
 import json
 import logging
 import pickle
-from dataclasses import replace
+import pprint
+import reprlib
+import traceback
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
+from string import Template
 
 import pytest
 from hypothesis import given, settings
@@ -51,6 +55,16 @@ class TestSecret:
             pytest.param(repr({"key": [Secret(KEY)]}), id="inside containers"),
             pytest.param(repr(KeyLookup(Secret(KEY), "why")), id="inside a dataclass"),
             pytest.param(json.dumps({"key": Secret(KEY)}, default=str), id="JSON of its str"),
+            pytest.param("%(key)s" % {"key": Secret(KEY)}, id="percent of a dictionary"),  # noqa: UP031
+            pytest.param("{0} {0!s} {0!r} {0!a}".format(Secret(KEY)), id="str.format"),
+            pytest.param(Template("$key").substitute(key=Secret(KEY)), id="template"),
+            pytest.param(ascii(Secret(KEY)), id="ascii"),
+            pytest.param(reprlib.repr([Secret(KEY)]), id="reprlib"),
+            pytest.param(pprint.pformat({"key": Secret(KEY)}), id="pprint"),
+            pytest.param(repr(asdict(KeyLookup(Secret(KEY), "why"))), id="asdict"),
+            pytest.param(repr(astuple(KeyLookup(Secret(KEY), "why"))), id="astuple"),
+            pytest.param(str(ValueError("no such key", Secret(KEY))), id="inside an exception"),
+            pytest.param(repr(copy.deepcopy([Secret(KEY)])), id="inside a copy"),
         ],
     )
     def test_it_shows_a_mask(self, shown: str) -> None:
@@ -64,6 +78,31 @@ class TestSecret:
             logging.getLogger("test").info("the key is %s", Secret(KEY))
 
         assert caplog.messages == ["the key is Secret('***')"]
+
+    def test_a_traceback_with_its_locals_shows_a_mask(self) -> None:
+        """As debuggers and error reporters make one."""
+
+        def fails(key: Secret, holder: KeyLookup) -> None:
+            raise LookupError(f"{key} in {holder}")
+
+        with pytest.raises(LookupError) as caught:
+            fails(Secret(KEY), KeyLookup(Secret(KEY), "why"))
+        told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        text = "".join(told.format())
+
+        assert "key = Secret('***')" in text
+        assert KEY not in text
+
+    def test_it_has_no_inside_that_could_be_listed(self) -> None:
+        """Neither a dictionary of its attributes nor a state for a copy of it."""
+        with pytest.raises(TypeError, match="__dict__"):
+            vars(Secret(KEY))
+        with pytest.raises(TypeError, match="must not leave its process"):
+            Secret(KEY).__getstate__()
+        with pytest.raises(TypeError):
+            Secret(KEY).__reduce__()
+        with pytest.raises(TypeError):
+            bytes(Secret(KEY))  # type: ignore[call-overload]
 
     def test_it_crosses_no_queue(self) -> None:
         """Neither JSON nor any pickle protocol takes it."""

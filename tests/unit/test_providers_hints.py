@@ -279,6 +279,9 @@ KEY = "sk-secret-0001"
         pytest.param(f"{'x' * 295}{KEY}", f"{'x' * 295}***", id="the key at the cut"),
         pytest.param(f"{' ' * 4090}{KEY}", "***", id="the key at the end of what is read"),
         pytest.param("", "", id="nothing"),
+        pytest.param(f"<{KEY[:-2]}>", "<***>", id="the beginning of the key"),
+        pytest.param(f"<{KEY[2:]}> {KEY[1:-1]}", "<***> ***", id="its end and its middle"),
+        pytest.param(KEY[:11], KEY[:11], id="less than a piece of it"),
     ],
 )
 def test_words_of_an_upstream_are_made_fit_to_show(text: str, shown: str) -> None:

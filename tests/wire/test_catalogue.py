@@ -222,6 +222,7 @@ def test_a_time_that_is_none_is_zero(
             "2026-11-01T08:00:00.123456789+01:00", _MODIFIED - 3600, id="Go's nanoseconds"
         ),
         pytest.param("0001-01-01T00:00:00Z", 0, id="Go's zero"),
+        pytest.param("9999-12-31T23:59:59-23:59", 253_402_300_799, id="after the last year"),
         pytest.param("2026-11-01T08:00:00", 0, id="no zone"),
         pytest.param("yesterday", 0, id="no time"),
         pytest.param(1_780_000_000, 0, id="a number"),
@@ -246,6 +247,17 @@ def test_entries_that_nobody_could_ask_for_are_left_out_and_counted(
     upstream.always(Answer.json({"data": [*entries, {"name": "no id"}]}))
 
     assert fetch(source_at(upstream, "kimi")) == Found((ListedModel("k3"), ListedModel(longest)), 8)
+
+
+def test_our_own_key_is_no_model(upstream: ScriptedUpstream) -> None:
+    """It would be in Redis and in everybody's list."""
+    upstream.always(
+        lambda request: Answer.json(
+            {"data": [{"id": "k3"}, {"id": request.headers["authorization"].split()[1]}]}
+        )
+    )
+
+    assert fetch(source_at(upstream, "kimi")) == Found((ListedModel("k3"),), 1)
 
 
 def test_a_list_has_its_bounds(upstream: ScriptedUpstream) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -15,8 +14,8 @@ from chat.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from chat.types import Billed, Cancelled, ChatResponse, Deadline, Provider
-from tests.upstream import Answer, End, Request, ScriptedUpstream
+from chat.types import Billed, Cancelled, Deadline, Provider
+from tests.upstream import Answer, End, ScriptedUpstream
 from tests.wire.providers import PROVIDERS, call, load, plain_request
 
 GOOD = {
@@ -106,7 +105,11 @@ def good_body(name: str) -> bytes:
         ),
         pytest.param(Answer.json({}), UpstreamProtocolError, id="an empty object"),
         pytest.param(Answer.of(b"", 204), UpstreamProtocolError, id="no content"),
-        pytest.param(Answer.of(b"", 103), UpstreamProtocolError, id="only early hints"),
+        pytest.param(
+            Answer.raw(b"HTTP/1.1 103 Early Hints\r\n\r\n", End.CLOSE),
+            UpstreamUnavailable,
+            id="only early hints",
+        ),
     ],
 )
 def test_a_broken_answer_is_an_upstream_error(
@@ -217,57 +220,6 @@ def test_a_status_counts_even_if_its_body_is_cut_short(
 
     with pytest.raises(UpstreamAuth):
         call(make_provider("openrouter", upstream), plain_request("openrouter"))
-
-
-def _mutants(value: Any) -> list[Any]:
-    """``value`` with one part after the other replaced by something of every other type."""
-    wrong: list[Any] = [None, True, -1, 1.5, "text", [], [[]], [1], {}, {"a": 1}, 1e300, "\ud83d"]
-    found: list[Any] = list(wrong)
-    if isinstance(value, dict):
-        for key, part in value.items():
-            found += [{**value, key: mutant} for mutant in _mutants(part)]
-            found.append({other: rest for other, rest in value.items() if other != key})
-    if isinstance(value, list):
-        for index, part in enumerate(value):
-            found += [[*value[:index], mutant, *value[index + 1 :]] for mutant in _mutants(part)]
-    return found
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        "ollama/chat.tool_call.json",
-        "ollama/chat.thinking.json",
-        "ollama_cloud/generate.thinking.json",
-        "openrouter/chat.reasoning.json",
-        "openrouter/chat.error_in_choice.json",
-        "opencode/chat.tool_call.json",
-        "kimi/chat.ok.json",
-    ],
-)
-def test_a_field_of_a_wrong_type_never_raises_anything_else(
-    upstream: ScriptedUpstream, make_provider: Callable[..., Provider], file: str
-) -> None:
-    """Each field in turn is given every wrong type: the call answers, or it is an UpstreamError."""
-    name = file.partition("/")[0]
-    mutants = _mutants(load(file)["body"])
-    script = iter(mutants)
-    provider = make_provider(name, upstream)
-
-    def next_mutant(_: Request) -> Answer:
-        return Answer.json(next(script))
-
-    upstream.always(next_mutant)
-    outcomes: list[ChatResponse | UpstreamError] = []
-    for _ in mutants:
-        try:
-            outcomes.append(call(provider, plain_request(name)))
-        except UpstreamError as error:
-            outcomes.append(error)
-
-    assert {type(outcome) for outcome in outcomes} >= {UpstreamProtocolError}
-    for outcome in outcomes:
-        json.dumps(outcome.to_wire(), allow_nan=False, ensure_ascii=False).encode("utf-8")
 
 
 @pytest.mark.parametrize(
