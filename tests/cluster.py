@@ -7,13 +7,18 @@ batches and evaluations lie there. Each worker has a folder of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import requests
+from redis.exceptions import RedisError
 
+from bench.chaos.account import Account, accounted
+from bench.chaos.ledger import Ledger
+from bench.chaos.load import Load
 from bench.upstream import Upstream
 from chat.config import load_config
 from chat.connection import connect
@@ -31,6 +36,8 @@ PROVIDER = "ollama"
 _PORT = 3220
 _REDIS_PORT, _UPSTREAM_PORT = 6379, 11434
 _PASSWORD = "made-up"
+#: Seconds within which everybody who has asked is told something.
+_TOLD_S = 60.0
 
 
 @dataclass(slots=True)
@@ -55,12 +62,34 @@ class FrontEnd:
         with self.host.inside():
             return self.http.request(method, f"{self.url}{path}", json=body, timeout=120, **more)
 
+    @contextmanager
+    def load(self, name: str, rate: float) -> Iterator[Load]:
+        """Chats and jobs at a steady pace as long as the block lasts; then all have an answer."""
+        load = Load(self.url, name, 1, rate)
+        try:
+            with self.host.inside():  # And so are the threads that it starts.
+                load.start()
+            yield load
+            load.stop()
+            assert load.finish(_TOLD_S) == 0, "somebody was left without any answer"
+            with self.host.inside():
+                load.collect(_TOLD_S)
+        finally:
+            load.close()
+
+    def alive(self) -> bool:
+        """Whether it answers at all."""
+        return self._status("/health") == 200
+
     def ready(self) -> bool:
         """Whether /ready says so."""
+        return self._status("/ready") == 200
+
+    def _status(self, path: str) -> int:
         try:
-            return bool(self.send("GET", "/ready").status_code == 200)
+            return int(self.send("GET", path).status_code)
         except requests.RequestException:
-            return False
+            return 0
 
     def chat(self, question: str, **more: Any) -> requests.Response:
         """POST /v1/chat."""
@@ -121,11 +150,9 @@ class Cluster:
         config = load_config(self._config("shared"))
         self.store = JobStore(connect(f"unix://:{_PASSWORD}@{folder}/redis/socket"), config)
         self.keeper = self.child("keeper", "keeper", "keeper", data="shared")
-        self.fronts = {
-            name: FrontEnd(network[name], self.child(name, name, "api", data="shared"))
-            for name in front_ends
-        }
+        self.fronts = {name: self.front_end(name) for name in front_ends}
         self.workers: dict[str, Child] = {}
+        self._added = 0
 
     def __enter__(self) -> Self:
         try:
@@ -139,7 +166,8 @@ class Cluster:
                 self.add_worker(host)
             for front in self.fronts.values():
                 eventually(front.ready, within_s=60, what="the front ends are ready")
-            eventually(lambda: self.seen() >= set(self._workers), within_s=60, what="the workers")
+            count = len(self._workers)
+            eventually(lambda: len(self.seen()) == count, within_s=60, what="the workers")
         except BaseException:
             self.close()
             raise
@@ -169,17 +197,22 @@ class Cluster:
         command = self.network[host].command(python("-m", "cli", *arguments))
         return Child(command, self.folder / f"{name}.log", environ)
 
+    def front_end(self, host: str) -> FrontEnd:
+        """A front end for a host, not yet started."""
+        return FrontEnd(self.network[host], self.child(host, host, "api", data="shared"))
+
     def add_worker(self, host: str) -> Child:
         """Start a worker on a host, beside those that run there."""
-        name = f"worker-{len(self.workers) + 1}"
+        self._added += 1
+        name = f"worker-{self._added}"
         child = self.child(name, host, "worker", PROVIDER, data=host).start()
         self.workers[name] = child
         return child
 
-    def seen(self) -> set[str]:
-        """The hosts of the workers that Redis knows of."""
-        found: Any = self.store.redis.zrange(f"workers:{PROVIDER}", 0, -1)
-        return {worker.partition("@")[2] for worker in found}
+    def seen(self) -> dict[str, float]:
+        """The workers that Redis knows of, and when each was heard last (ms)."""
+        found: Any = self.store.redis.zrange(f"workers:{PROVIDER}", 0, -1, withscores=True)
+        return dict(found)
 
     def start_redis(self) -> None:
         """Start Redis, or start it again on the same files, and wait until it answers."""
@@ -192,6 +225,16 @@ class Cluster:
         children |= {name: front.child for name, front in self.fronts.items()}
         return {name: child.pid for name, child in children.items() if child.alive}
 
+    def account(self, *loads: Load) -> Account:
+        """What became of all that was asked, held against what the upstream was asked."""
+        ledger = Ledger()
+        ledger.look(self.store)
+        asked = [one for load in loads for one in load.asked]
+        questions = {one.question for one in asked}
+        calls = [seen for seen in list(self.upstream.log) if seen.question in questions]
+        ledger.jobs = {k: job for k, job in ledger.jobs.items() if job.question in questions}
+        return accounted(asked, [], ledger, calls)
+
     def audit(self) -> dict[str, Any]:
         """What `chatd audit` finds; run where the keeper is."""
         child = self.child("audit", "keeper", "audit", "--json", data="shared")
@@ -202,8 +245,6 @@ class Cluster:
         return report
 
     def _redis_answers(self) -> bool:
-        from redis.exceptions import RedisError  # noqa: PLC0415
-
         try:
             return bool(self.store.redis.ping())
         except RedisError:
