@@ -29,9 +29,9 @@ from tests.servers import Child, python
 from tests.stack import NO_KEYS
 from tests.waiting import eventually
 
-__all__ = ["FRONT_ENDS", "PROVIDER", "Cluster", "FrontEnd"]
+__all__ = ["HOSTS", "PROVIDER", "Cluster", "FrontEnd"]
 
-FRONT_ENDS = ("front1", "front2")
+HOSTS = ("front1", "front2", "redis", "keeper", "work1", "work2", "upstream")
 PROVIDER = "ollama"
 _PORT = 3220
 _REDIS_PORT, _UPSTREAM_PORT = 6379, 11434
@@ -125,8 +125,9 @@ class FrontEnd:
 class Cluster:
     """Redis, an upstream, a keeper, front ends and workers, each on a host of its own.
 
-    ``front_ends`` and ``workers`` name hosts; a host that is named nowhere else may get a worker
-    later. ``store`` reaches Redis over a file, whatever is cut.
+    ``front_ends`` and ``workers`` name the hosts of those that are there from the start; others may
+    get some later. With ``together`` all parts are on the host of that name. ``store`` reaches
+    Redis over a file, whatever is cut.
     """
 
     def __init__(
@@ -134,18 +135,20 @@ class Cluster:
         folder: Path,
         network: Network,
         *,
-        front_ends: Sequence[str] = FRONT_ENDS,
+        front_ends: Sequence[str] = ("front1", "front2"),
         workers: Sequence[str] = ("work1", "work2"),
         concurrency: int = 8,
         settings: str = "",
+        together: str | None = None,
     ) -> None:
         self.folder = folder
         self.network = network
+        self._together = together
         self._workers = workers
         self._concurrency = concurrency
         self._settings = settings
-        self.upstream = Upstream(host=network["upstream"].address)
-        self._redis_url = f"redis://:{_PASSWORD}@{network['redis'].address}:{_REDIS_PORT}/0"
+        self.upstream = Upstream(host=self.host("upstream").address)
+        self._redis_url = f"redis://:{_PASSWORD}@{self.host('redis').address}:{_REDIS_PORT}/0"
         self.redis = self._redis(folder / "redis")
         config = load_config(self._config("shared"))
         self.store = JobStore(connect(f"unix://:{_PASSWORD}@{folder}/redis/socket"), config)
@@ -156,7 +159,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            with self.network["upstream"].inside():
+            with self.host("upstream").inside():
                 self.upstream.start(_UPSTREAM_PORT)
             self.start_redis()
             self.keeper.start()
@@ -191,15 +194,26 @@ class Cluster:
                 child.kill()
             self.upstream.stop()
 
+    def host(self, name: str) -> Host:
+        """The host of that name, or the one that is all of them."""
+        return self.network[self._together or name]
+
     def child(self, name: str, host: str, *arguments: str, data: str) -> Child:
         """One of chatd's processes on a host, with a folder of that name as its data_dir."""
         environ = {"LAKEHOUSE_CONFIG": str(self._config(data)), **NO_KEYS}
-        command = self.network[host].command(python("-m", "cli", *arguments))
+        command = self.host(host).command(python("-m", "cli", *arguments))
         return Child(command, self.folder / f"{name}.log", environ)
+
+    def add_front_end(self, host: str) -> FrontEnd:
+        """Start a front end on a host and wait until it is ready."""
+        front = self.fronts[host] = self.front_end(host)
+        front.child.start()
+        eventually(front.ready, within_s=60, what=f"the front end on {host} is ready")
+        return front
 
     def front_end(self, host: str) -> FrontEnd:
         """A front end for a host, not yet started."""
-        return FrontEnd(self.network[host], self.child(host, host, "api", data="shared"))
+        return FrontEnd(self.host(host), self.child(host, host, "api", data="shared"))
 
     def add_worker(self, host: str) -> Child:
         """Start a worker on a host, beside those that run there."""
@@ -263,7 +277,7 @@ class Cluster:
             "maxmemory-policy": "noeviction",
         }
         options = [word for name, value in arguments.items() for word in (f"--{name}", value)]
-        command = self.network["redis"].command([str(find_binary()), *options])
+        command = self.host("redis").command([str(find_binary()), *options])
         return Child(command, folder / "redis.log")
 
     def _config(self, data: str) -> Path:
@@ -274,7 +288,7 @@ class Cluster:
 bind = "127.0.0.1:{_PORT}"
 redis_url = "{self._redis_url}"
 data_dir = "{self.folder / data}"
-ollama_url = "http://{self.network["upstream"].address}:{_UPSTREAM_PORT}"
+ollama_url = "http://{self.upstream.host}:{_UPSTREAM_PORT}"
 models_refresh_s = 0
 {self._settings}
 [chatd.providers.{PROVIDER}]

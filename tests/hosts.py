@@ -35,6 +35,7 @@ __all__ = ["Cut", "Host", "Network", "missing"]
 _TOOLS = ("ip", "nsenter", "unshare", "setpriv")
 _SUBNET = "10.213.0"
 _BRIDGE, _LINK = "bridge", "eth0"
+_NOBODY = "02:00:00:00:00:ff"
 _NEW_NET = 0x40000000  # CLONE_NEWNET
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -151,6 +152,7 @@ class Host(_Namespace):
         self._bridge = bridge
         self._others = others
         self._cut: Cut | None = None
+        self._loses = False
         peer = ("peer", "name", _LINK, "address", port.mac, "netns", str(self.pid))
         bridge.run("ip", "link", "add", name, "type", "veth", *peer)
         bridge.run("ip", "link", "set", name, "master", _BRIDGE, "up")
@@ -166,13 +168,18 @@ class Host(_Namespace):
         else:
             self._bridge.run("ip", "link", "set", self.name, "nomaster")
 
+    def lose(self, other: Host) -> None:
+        """Lose silently what is sent to one other host, and reach all the rest."""
+        self._loses = True
+        self._know(other.address, _NOBODY)
+
     def heal(self) -> None:
-        """Mend the link, if it is cut."""
-        how, self._cut = self._cut, None
-        if how is Cut.DOWN:
-            self._up()
-        elif how is Cut.SILENT:
+        """Mend the link, and the ways to all others."""
+        if self._cut is Cut.SILENT:
             self._bridge.run("ip", "link", "set", self.name, "master", _BRIDGE)
+        if self._cut is Cut.DOWN or self._loses:
+            self._up()
+        self._cut, self._loses = None, False
 
     def connections(self) -> int:
         """How many TCP connections its kernel still knows, those of dead processes too."""
@@ -185,8 +192,11 @@ class Host(_Namespace):
         self.run("ip", "link", "set", _LINK, "up")
         # Known for good, as behind a router: nobody is told that a host does not answer for itself.
         for port in self._others:
-            known = ("to", port.address, "lladdr", port.mac, "nud", "permanent")
-            self.run("ip", "neighbour", "replace", *known, "dev", _LINK)
+            self._know(port.address, port.mac)
+
+    def _know(self, address: str, mac: str) -> None:
+        known = ("to", address, "lladdr", mac, "nud", "permanent")
+        self.run("ip", "neighbour", "replace", *known, "dev", _LINK)
 
 
 class Network:
