@@ -134,10 +134,15 @@ class FrontEnd:
 
         Raises ``QueueUnavailable`` while the Redis that chatd brings has no address yet.
         """
+        pid = os.getpid()
         with self._lock:
-            pid = os.getpid()
+            if self._made is not None and self._made[0] == pid:
+                return self._made[1]
+        # Without the lock: while Redis is silent, callers would wait for one another's time-outs.
+        made = self._connect()
+        with self._lock:
             if self._made is None or self._made[0] != pid:
-                self._made = (pid, self._connect())
+                self._made = (pid, made)
             return self._made[1]
 
     def _connect(self) -> Connections:

@@ -1,4 +1,4 @@
-"""A scripted model server for load and fault runs: Ollama's and OpenAI's wire on one loopback port.
+"""A scripted model server for load and fault runs: Ollama's and OpenAI's wire on one port.
 
 It answers each call with the caller's own question, so that an answer can be matched to its
 request, and counts every call by question, so that a call beyond one per job cannot hide. It may
@@ -107,6 +107,7 @@ class Upstream:
     in_flight: int = 0
     peak: int = 0
     port: int = 0
+    host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self._gate = threading.Event()
@@ -131,7 +132,7 @@ class Upstream:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://{self.host}:{self.port}"
 
     def hold(self) -> None:
         """Answer nothing from now on."""
@@ -161,7 +162,7 @@ class Upstream:
         if self._gate.is_set():
             self._opened.set()
         server = await asyncio.start_server(
-            self._connection, "127.0.0.1", port, ssl=self.tls, backlog=4096, limit=64 << 20
+            self._connection, self.host, port, ssl=self.tls, backlog=4096, limit=64 << 20
         )
         self.port = server.sockets[0].getsockname()[1]
         if ready is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,13 @@ from redis.retry import Retry
 
 from chat.addresses import TLS_FILES
 from chat.errors import ConfigError, QueueUnavailable
+from chat.keepalive import tcp_options
 
 if TYPE_CHECKING:
     from chat.settings import ChatdConfig
 
 __all__ = [
+    "KEEPALIVE",
     "RETRY_AFTER_S",
     "await_redis",
     "check_durability",
@@ -38,6 +40,9 @@ _log = logging.getLogger(__name__)
 #: Seconds a caller is asked to wait when the queue is full or Redis is away.
 RETRY_AFTER_S = 5.0
 
+#: For connections that wait for Redis to say something: a subscription, or a worker's BRPOP.
+KEEPALIVE = tcp_options(idle_s=5, every_s=5, dead_s=15)
+
 _OLDEST_REDIS = (6, 2)
 
 #: With it, Redis syncs nothing while it rewrites its append-only file, whatever else it is told.
@@ -46,6 +51,40 @@ _SKIPS = "no-appendfsync-on-rewrite"
 _CONNECTIONS = 64
 #: Seconds a call waits for a connection when all of them are in use.
 _POOL_WAIT_S = 10.0
+
+
+class _OneRound(Retry):
+    """Retries that do not multiply.
+
+    redis-py retries a command, and within each of its tries the connecting that may be part of it:
+    three times three, each as long as the time limit when packets are swallowed. Here what is tried
+    within another try is tried once. A connection has a copy of its own, and one thread at a time.
+    """
+
+    _trying = False
+
+    def call_with_retry(
+        self,
+        do: Callable[[], Any],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
+    ) -> Any:
+        """Try it as often as is allowed, or once."""
+        if not self._trying:
+            self._trying = True
+            try:
+                return super().call_with_retry(do, fail, is_retryable, with_failure_count)
+            finally:
+                self._trying = False
+        try:
+            return do()
+        except self._supported_errors as error:
+            if with_failure_count:
+                fail(error, 1)
+            else:
+                fail(error)
+            raise
 
 
 def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redis.Redis:
@@ -58,8 +97,12 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
     names cannot be used.
     """
     _check_tls_files(redis_url)
-    # redis-py's connections over a unix socket know neither of these two.
-    tcp: dict[str, Any] = {"socket_connect_timeout": timeout_s, "socket_keepalive": True}
+    # redis-py's connections over a unix socket know none of these.
+    tcp: dict[str, Any] = {
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "socket_keepalive_options": KEEPALIVE,
+    }
     pool = redis.BlockingConnectionPool.from_url(
         redis_url,
         max_connections=_CONNECTIONS,
@@ -68,7 +111,7 @@ def connect(redis_url: str, *, timeout_s: float = 3.0, retries: int = 2) -> redi
         protocol=2,
         socket_timeout=timeout_s,
         health_check_interval=25,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+        retry=_OneRound(ExponentialBackoff(cap=0.5, base=0.05), retries),
         retry_on_error=[ReadOnlyError],
         **({} if redis_url.startswith("unix:") else tcp),
     )

@@ -16,10 +16,10 @@ from cli.redis_server import free_port
 from tests.servers import Child, RedisProcess, python
 from tests.waiting import eventually
 
-__all__ = ["Stack"]
+__all__ = ["NO_KEYS", "Stack"]
 
 #: The keys of whoever runs this stay out of it: their providers would have no worker.
-_NO_KEYS = dict.fromkeys(
+NO_KEYS = dict.fromkeys(
     ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY"), ""
 )
 
@@ -66,7 +66,7 @@ class Stack:
                 lines += [f'go_base_url = "{url}/go"']
         lines.append(tail)
         self.config_file.write_text("\n".join(lines) + "\n", "utf-8")
-        self.environ = {"LAKEHOUSE_CONFIG": str(self.config_file), **_NO_KEYS, **(environ or {})}
+        self.environ = {"LAKEHOUSE_CONFIG": str(self.config_file), **NO_KEYS, **(environ or {})}
         self.config = load_config(self.config_file)
         self.api = self.child("api", "api")
         self.keeper = self.child("keeper", "keeper")

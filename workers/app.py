@@ -11,6 +11,7 @@ from kombu.utils.json import dumps
 from redis.connection import parse_url
 
 from chat.addresses import TLS_FILES
+from chat.connection import KEEPALIVE
 from chat.jobs import TASK_NAME, queue_name
 from chat.types import Lane
 from workers.transport import Connection, GatedCycle
@@ -51,6 +52,7 @@ def make_celery(redis_url: str) -> Celery:
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
             "socket_keepalive": True,
+            "socket_keepalive_options": KEEPALIVE,
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -8,7 +8,9 @@ the job record is the truth and a message only a wake-up, so nothing here surviv
   late acknowledgement a worker holds exactly as many as it has threads, none ahead of them.
 * ``Gate`` closes single queues of a running worker by leaving them out of the BRPOP key list.
 * ``Channel`` puts back what was received but never started, and settles the BRPOP in flight when a
-  consumer is cancelled: kombu would read that reply only after the running tasks have ended.
+  consumer is cancelled: kombu would read that reply only after the running tasks have ended. It
+  leaves a connection on which a reply is overdue as soon as Redis is known to answer on others:
+  kombu would wait for half a minute and more, and the kernel, after a cut, for as long again.
 
 Everything here runs in the hub's thread, except what ``Gate`` is told. The classes lean on names of
 kombu 5.7 that are not public; the system tests run them against a real server.
@@ -16,7 +18,9 @@ kombu 5.7 that are not public; the system tests run them against a real server.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from queue import Empty
@@ -25,6 +29,7 @@ from typing import Any
 import kombu
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+from kombu.transport.redis import _socket_readable
 from kombu.utils.json import dumps
 from kombu.utils.scheduling import priority_cycle
 
@@ -39,12 +44,16 @@ __all__ = [
     "Transport",
 ]
 
+_log = logging.getLogger(__name__)
+
 #: Delivery tag -> message this worker has received and not yet acknowledged. One per process and
 #: not per channel, so that a reconnect does not hand out a second window.
 HELD: dict[str, Any] = {}
 
 #: Seconds after which the gate tries again to interrupt a BRPOP that was sent but has not blocked.
 _UNBLOCK_AGAIN_S = 0.005
+#: Seconds beyond its own time limit after which the reply to a BRPOP is overdue.
+_OVERDUE_S = 2.0
 
 
 class Gate:
@@ -116,6 +125,15 @@ class Gate:
         with self._lock:
             self._room = room
         self._follow()
+
+    def redis_answers(self) -> None:
+        """Redis has just answered this process, on some other connection. Any thread."""
+        if self.hub is not None:
+            self.hub.call_soon(self._leave_silent)
+
+    def _leave_silent(self) -> None:
+        for channel in list(self.channels):
+            channel.leave_if_silent()
 
     def _follow(self) -> None:
         with self._lock:
@@ -199,6 +217,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
 
     QoS = LocalCredit
     _in_poll: Any
+    _brpop_sent_at: float | None
     _brpop_socket: Any = None
     _brpop_client_id: Any = None
 
@@ -230,6 +249,23 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             return
         if not self._unblock():
             GATE.hub.call_later(_UNBLOCK_AGAIN_S, self.follow_gate)
+
+    def leave_if_silent(self) -> None:
+        """Close the connection if its BRPOP should have been answered long ago; kombu makes another.
+
+        The host of Redis, or something on the way, has forgotten the connection, or its kernel waits
+        longer and longer before it sends once more what was lost. A Redis that was just slow has
+        answered here as well.
+        """
+        connection = self._in_poll
+        if not connection or not connection._sock or self._brpop_sent_at is None:
+            return
+        waited = time.monotonic() - self._brpop_sent_at
+        if waited > self.brpop_timeout + _OVERDUE_S and not _socket_readable(connection._sock):
+            _log.warning(
+                "Redis answers, but not to the BRPOP of %.0f s ago: connecting anew", waited
+            )
+            connection.disconnect()
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Stop consuming and settle the BRPOP in flight now.

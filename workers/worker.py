@@ -123,6 +123,7 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
 
     def after_beat() -> None:
         """What an outage may have left to do, long before the keeper gives any call up."""
+        GATE.redis_answers()
         orphans.hand_in(store, provider, calls.remember)
         store.register_envelopes(messages)
         store.register_settings([provider], only_missing=True)

@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from chat.keepalive import tcp_options
 from chat.providers.bounded import BoundedResponse
 from chat.providers.watchdog import StopReason, Watchdog
 
@@ -222,11 +223,13 @@ class _HTTPSPool(_HTTPPool, HTTPSConnectionPool):
 _POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _HTTPPool, "https": _HTTPSPool}
 
 #: A call waits for minutes without a byte. Probes keep a NAT or a firewall on the way from
-#: forgetting the connection, and find out when the other side is gone.
+#: forgetting the connection, and find out when the other side is gone, also of one that no call
+#: uses.
+_KEEPALIVE = tcp_options(idle_s=30, every_s=10, dead_s=60)
 _SOCKET_OPTIONS = [
     *HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *([(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)] if hasattr(socket, "TCP_KEEPIDLE") else []),
+    *((socket.IPPROTO_TCP, *option) for option in _KEEPALIVE.items()),
 ]
 
 
