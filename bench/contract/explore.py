@@ -1,0 +1,141 @@
+"""Schemathesis on a running chatd: what it sent, what came back, and what breaks the contract."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import schemathesis
+from schemathesis.engine import events, from_schema
+from schemathesis.openapi.checks import RejectedPositiveData
+
+from bench.contract.rules import rule_for
+
+__all__ = ["Exploration", "Finding", "explore"]
+
+#: A refusal of what is no good request. Nothing of it gets so far that the server could be at fault.
+_REFUSED = [400, 404, 405, 409, 410, 412, 413, 416, 422]
+#: Of what the schema allows, but the moment does not.
+_NOT_NOW = ["2xx", "3xx", 404, 409, 410, 412, 416, 422, 429, 502, 504]
+#: In the path and the body, how often an id or a model that exists is taken.
+_KNOWN = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One way in which an operation broke its contract, with a request that shows it."""
+
+    check: str
+    operation: str
+    what: str
+    request: str
+    answer: str
+
+
+@dataclass(slots=True)
+class Exploration:
+    """What was sent and found: statuses by operation, refusals by rule, findings without repeats."""
+
+    statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    checks: Counter[str] = field(default_factory=Counter)
+    beyond: Counter[str] = field(default_factory=Counter)
+    findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        """All of them."""
+        return sum(counts.total() for counts in self.statuses.values())
+
+
+def explore(
+    url: str, known: Mapping[str, Sequence[str]], *, examples: int, seed: int | None = None
+) -> Exploration:
+    """Hold the chatd at ``url`` to the document that it serves.
+
+    ``known`` has values of parameters by their names, ``examples`` is how many requests an
+    operation gets beside those that are the same each time. Without ``seed`` all are.
+    """
+    schema = schemathesis.openapi.from_url(
+        f"{url}/openapi.json", config=_config(known, examples, seed)
+    )
+    found = Exploration()
+
+    @schema.hook
+    def filter_failure(_: Any, failure: Any, __: Any, response: Any) -> bool:
+        if not isinstance(failure, RejectedPositiveData) or response.status_code != 400:
+            return True
+        error = json.loads(response.content)["error"]
+        rule = rule_for(error["param"], error["message"])
+        if rule is not None:
+            found.beyond[rule.why] += 1
+        return rule is None
+
+    for event in from_schema(schema).execute():
+        match event:
+            case events.ScenarioFinished():
+                _account(found, event.recorder)
+            case events.NonFatalError():
+                _add(found, Finding("error", event.label, event.info.title, "", str(event.value)))
+            case events.FatalError():
+                raise event.exception
+    return found
+
+
+def _config(
+    known: Mapping[str, Sequence[str]], examples: int, seed: int | None
+) -> schemathesis.Config:
+    settings: dict[str, Any] = {
+        "continue-on-failure": True,
+        "generation": {
+            "max-examples": examples,
+            "deterministic": seed is None,
+            "database": "none",
+            "no-shrink": True,
+        },
+        # Stateful: what one call answers is given to the next.
+        "phases": {"examples": {"enabled": False}, "stateful": {"enabled": True}},
+        "dictionaries": {name: {"values": list(values)} for name, values in known.items()},
+        "parameters": {
+            f"{where}.{name}": {"dictionary": name, "probability": _KNOWN}
+            for name in known
+            for where in (("path", "body") if name == "model" else (_where(name),))
+        },
+        "checks": {
+            "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", 502, 503, 504]},
+            "negative_data_rejection": {"expected-statuses": _REFUSED},
+            "positive_data_acceptance": {"expected-statuses": _NOT_NOW},
+        },
+    }
+    if seed is not None:
+        settings["seed"] = seed
+    return schemathesis.Config.from_dict(settings)
+
+
+def _where(name: str) -> str:
+    return "body" if name == "input_file_id" else "path"
+
+
+def _account(found: Exploration, recorder: Any) -> None:
+    for case_id, interaction in recorder.interactions.items():
+        response = interaction.response
+        node = recorder.cases.get(case_id)
+        label = recorder.label if node is None else node.value.operation.label
+        found.statuses[label][0 if response is None else response.status_code] += 1
+    for case_id, checks in recorder.checks.items():
+        for check in checks:
+            found.checks[check.name] += 1
+            if check.failure_info is not None:
+                failure = check.failure_info.failure
+                response = recorder.interactions[case_id].response
+                answer = "" if response is None else f"{response.status_code} {response.text[:500]}"
+                operation = failure.operation or recorder.label
+                sample = check.failure_info.code_sample
+                what = f"{failure.title}: {failure.message}"
+                _add(found, Finding(check.name, operation, what, sample, answer))
+
+
+def _add(found: Exploration, finding: Finding) -> None:
+    found.findings.setdefault((finding.check, finding.operation, finding.what), finding)

@@ -1,0 +1,70 @@
+"""The rules of a request that its JSON Schema does not say, with the reason for each.
+
+Schemathesis takes what a schema allows for a good request. Where chatd refuses such a one all the
+same, the refusal has to name a parameter of this list: then it is one of these rules, and not a
+difference between the document and the code.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["RULES", "Rule", "rule_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule by the parameters that a refusal names; ``why`` no schema has it."""
+
+    param: re.Pattern[str]
+    message: re.Pattern[str]
+    why: str
+
+
+def _rule(param: str, message: str, why: str) -> Rule:
+    return Rule(re.compile(param), re.compile(message, re.DOTALL), why)
+
+
+_AT = r"\[\d+\]"
+
+RULES = (
+    _rule(
+        rf"model|suite\.(models|scorers){_AT}(\.model)?",
+        "without control characters|leads nowhere|has spaces around|is not known|cloud|empty",
+        "which characters can be printed is a matter of Unicode's tables; routing of the "
+        "configuration",
+    ),
+    _rule(
+        r"max_tokens|max_completion_tokens|seed|.*\.(max_tokens|seed)|suite\.repeats|n|top_logprobs",
+        r"is -?[0-9.e+]+, but must be",
+        "1.0 is an integer to JSON Schema, and is not one here",
+    ),
+    _rule("stream", "streaming is not available", "not available yet"),
+    _rule(r"timeout_s|.*\.timeout_s", "max_timeout_s", "the limit is the configuration's"),
+    _rule(r"tool_choice.*", "tools", "a choice has to be among the tools"),
+    _rule(
+        rf"messages{_AT}\.tool_calls{_AT}\.function\.arguments",
+        "holds a JSON object",
+        "JSON inside of a string",
+    ),
+    _rule("max_completion_tokens|think", "send one of them", "two names of one thing differ"),
+    _rule(rf"suite\.(models|scorers){_AT}", "as one before it", "names are unique in a list"),
+    _rule(
+        rf"suite\.scorers{_AT}\.(pattern|extract|schema|choices|parameters).*",
+        "regular expression|JSON Schema|not for a judge|same score|printable",
+        "patterns, schemas and verdicts are checked as such",
+    ),
+    _rule(r"suite\.(name|models|scorers).*", "printable", "see model"),
+    _rule("wait", "number of seconds", "decimals only, no exponent"),
+    _rule("input_file_id", "of purpose", "the file's purpose decides"),
+    _rule("expires_after.*|file", "", "forms carry text: a schema of types cannot say which"),
+)
+
+
+def rule_for(param: str | None, message: str) -> Rule | None:
+    """The rule that a refusal is for; ``None`` if it is none of them."""
+    for rule in RULES:
+        if rule.param.fullmatch(param or "") and rule.message.search(message):
+            return rule
+    return None
