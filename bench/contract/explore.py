@@ -98,6 +98,7 @@ def _config(
         # Stateful: what one call answers is given to the next.
         "phases": {"examples": {"enabled": False}, "stateful": {"enabled": True}},
         "dictionaries": {name: {"values": list(values)} for name, values in known.items()},
+        "output": {"sanitization": {"enabled": False}},
         "parameters": {
             f"{where}.{name}": {"dictionary": name, "probability": _KNOWN}
             for name in known
