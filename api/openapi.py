@@ -13,7 +13,7 @@ from api.contract import ErrorAnswer
 from api.operation import Operation
 from api.operations import OPERATIONS
 from api.parameters import RETRY_AFTER
-from chat.errors import ChatError
+from chat.errors import ChatError, InvalidRequest
 from chat.types import JSON
 
 __all__ = ["OPERATIONS", "Operation", "document"]
@@ -68,14 +68,16 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
         )
         for status, success in operation.answers.items()
     }
+    told = {_JSON: schemas[ErrorAnswer]}
     codes: dict[int, list[str]] = defaultdict(list)
     everywhere: tuple[type[ChatError], ...] = (ChatError,)
     for error in operation.errors + everywhere:
         codes[operation.statuses[error]].append(error.code)
     for status, names in sorted(codes.items()):
         headers = RETRY_AFTER if status in (429, 503) else {}
-        told = {_JSON: schemas[ErrorAnswer]}
         responses[str(status)] = _response(", ".join(sorted(names)), told, headers)
+    for status, headers in operation.refusals.items():
+        responses[str(status)] = _response(InvalidRequest.code, told, headers)
     wire: JSON = {"summary": operation.summary, "responses": responses}
     if operation.parameters:
         wire["parameters"] = list(operation.parameters)
@@ -89,8 +91,11 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
 
 def _response(description: str, schemas: Mapping[str, JSON], headers: JSON) -> JSON:
     """A response that comes in the forms of ``schemas``, by media type."""
-    content = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
-    response: JSON = {"description": description, "content": content}
+    response: JSON = {"description": description}
+    if schemas:
+        response["content"] = {
+            media_type: {"schema": schema} for media_type, schema in schemas.items()
+        }
     if headers:
         response["headers"] = headers
     return response

@@ -30,18 +30,21 @@ _AT = r"\[\d+\]"
 
 RULES = (
     _rule(
-        rf"model|suite\.(models|scorers){_AT}(\.model)?",
-        "without control characters|leads nowhere|has spaces around|is not known|cloud|empty",
-        "which characters can be printed is a matter of Unicode's tables; routing of the "
-        "configuration",
+        rf"model|suite\.(name|(models|scorers){_AT}(\.(name|model|choices).*)?)",
+        r"^[^;]*(\\[xuU]|…\").* must be ",
+        "whether a character can be printed is in the tables of one version of Unicode",
     ),
     _rule(
-        r"max_tokens|max_completion_tokens|seed|.*\.(max_tokens|seed)|suite\.repeats|n|top_logprobs",
-        r"is -?[0-9.e+]+, but must be",
-        "1.0 is an integer to JSON Schema, and is not one here",
+        rf"model|suite\.(models|scorers){_AT}(\.model)?",
+        "leads nowhere|is not known|cloud|empty",
+        "where a name leads is in the configuration",
     ),
-    _rule("stream", "streaming is not available", "not available yet"),
-    _rule(r"timeout_s|.*\.timeout_s", "max_timeout_s", "the limit is the configuration's"),
+    _rule(
+        r"max_tokens|max_completion_tokens|(.*\.)?seed|.*\.max_tokens|suite\.repeats|n|top_logprobs",
+        r"is -?[0-9]+(\.0|e\+[0-9]+), but must be",
+        "to a schema 1.0 is an integer; here nothing is taken for what it is not",
+    ),
+    _rule(r"(.*\.)?timeout_s", "max_timeout_s", "the limit is the configuration's"),
     _rule(r"tool_choice.*", "tools", "a choice has to be among the tools"),
     _rule(
         rf"messages{_AT}\.tool_calls{_AT}\.function\.arguments",
@@ -49,16 +52,19 @@ RULES = (
         "JSON inside of a string",
     ),
     _rule("max_completion_tokens|think", "send one of them", "two names of one thing differ"),
-    _rule(rf"suite\.(models|scorers){_AT}", "as one before it", "names are unique in a list"),
+    _rule(rf"suite\.(models|scorers){_AT}", "as one before it", "names differ within a list"),
     _rule(
-        rf"suite\.scorers{_AT}\.(pattern|extract|schema|choices|parameters).*",
-        "regular expression|JSON Schema|not for a judge|same score|printable",
-        "patterns, schemas and verdicts are checked as such",
+        rf"suite\.scorers{_AT}\.(pattern|extract|schema).*",
+        "regular expression|JSON Schema",
+        "patterns and schemas have to be such",
     ),
-    _rule(r"suite\.(name|models|scorers).*", "printable", "see model"),
-    _rule("wait", "number of seconds", "decimals only, no exponent"),
-    _rule("input_file_id", "of purpose", "the file's purpose decides"),
-    _rule("expires_after.*|file", "", "forms carry text: a schema of types cannot say which"),
+    _rule(rf"suite\.scorers{_AT}\.choices", "same score", "verdicts differ in their scores"),
+    _rule("input_file_id", "of purpose", "which files can be the input of a run"),
+    _rule(
+        "",
+        "^evaluation .*(nothing to ask again|can be retried when|has no report)",
+        "what an evaluation has come to by then",
+    ),
 )
 
 

@@ -71,6 +71,7 @@ def filled(stack: Stack) -> dict[str, list[str]]:
     found = {
         "input_file_id": [requests_id, samples_id],
         "model": ["echo", "local_fast", "kimi/echo"],
+        "Range": ["bytes=0-99", "bytes=-1", "bytes=5-"],
         "file_id": [_upload(stack, lines) for _ in range(_COPIES)],
         "job_id": [stack.submit(f"question {n}") for n in range(_COPIES)],
         "batch_id": [_post(stack, "batches", batch) for _ in range(_COPIES)],
