@@ -6,7 +6,7 @@ the document and the code cannot part. Requests are in ``chat.formats.chat``.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.json_schema import SkipJsonSchema
@@ -390,13 +390,13 @@ class FileForm(Output):
         description="together with the seconds",
         json_schema_extra=_without_default,
     )
-    seconds: int | SkipJsonSchema[None] = Field(
-        None,
-        alias=_SECONDS,
-        json_schema_extra=_without_default,
-        ge=LIFETIMES_S[0],
-        le=LIFETIMES_S[1],
-        description="how long the file is kept; otherwise `file_retention_s` of the configuration",
+    seconds: Annotated[int, Field(ge=LIFETIMES_S[0], le=LIFETIMES_S[1])] | SkipJsonSchema[None] = (
+        Field(
+            None,
+            alias=_SECONDS,
+            description="how long the file is kept; otherwise `file_retention_s` of the configuration",
+            json_schema_extra=_without_default,
+        )
     )
 
 

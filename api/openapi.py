@@ -63,7 +63,10 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
     responses: dict[str, JSON] = {
         str(status): _response(
             success.description,
-            {media_type: schemas[model] for media_type, model in success.content.items()},
+            {
+                media_type: None if success.partial else schemas[model]
+                for media_type, model in success.content.items()
+            },
             success.headers,
         )
         for status, success in operation.answers.items()
@@ -78,7 +81,10 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
         responses[str(status)] = _response(", ".join(sorted(names)), told, headers)
     for status, headers in operation.refusals.items():
         responses[str(status)] = _response(InvalidRequest.code, told, headers)
-    wire: JSON = {"summary": operation.summary, "responses": responses}
+    wire: JSON = {
+        "summary": operation.summary,
+        "responses": dict(sorted(responses.items())),
+    }
     if operation.parameters:
         wire["parameters"] = list(operation.parameters)
     if operation.body is not None:
@@ -89,12 +95,13 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
     return wire
 
 
-def _response(description: str, schemas: Mapping[str, JSON], headers: JSON) -> JSON:
+def _response(description: str, schemas: Mapping[str, JSON | None], headers: JSON) -> JSON:
     """A response that comes in the forms of ``schemas``, by media type."""
     response: JSON = {"description": description}
     if schemas:
         response["content"] = {
-            media_type: {"schema": schema} for media_type, schema in schemas.items()
+            media_type: {} if schema is None else {"schema": schema}
+            for media_type, schema in schemas.items()
         }
     if headers:
         response["headers"] = headers

@@ -27,6 +27,8 @@ class Success:
     media_type: str = _JSON
     #: Other forms of the same, by their media types.
     others: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    #: Whether it is a part of that, which no schema describes.
+    partial: bool = False
 
     @property
     def content(self) -> dict[str, type[BaseModel]]:

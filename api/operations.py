@@ -186,7 +186,9 @@ OPERATIONS = (
         parameters=(FILE_ID, *CONDITIONS),
         answers={
             200: Success("all of it", FileContent, ATTACHMENT, media_type="application/jsonl"),
-            206: Success("the range", FileContent, ATTACHMENT, media_type="application/jsonl"),
+            206: Success(
+                "the range", FileContent, ATTACHMENT, media_type="application/jsonl", partial=True
+            ),
             304: Success("as before", None, {}),
         },
         errors=_FILE_BY_ID,

@@ -160,7 +160,14 @@ RUN_OPERATIONS = (
         parameters=(EVALUATION_ID, FORMAT, *CONDITIONS),
         answers={
             200: Success("all of it", ReportPage, REPORT, CONTENT_TYPES["html"], _OTHER_REPORTS),
-            206: Success("the range", ReportPage, REPORT, CONTENT_TYPES["html"], _OTHER_REPORTS),
+            206: Success(
+                "the range",
+                ReportPage,
+                REPORT,
+                CONTENT_TYPES["html"],
+                _OTHER_REPORTS,
+                partial=True,
+            ),
             304: Success("as before", None, {}),
         },
         errors=(errors.InvalidRequest, *_EVALUATION_BY_ID),

@@ -6,12 +6,14 @@ import itertools
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import schemathesis
 from schemathesis.engine import events, from_schema
+from schemathesis.hooks import unregister
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from bench.contract.rules import rule_for
@@ -22,9 +24,9 @@ __all__ = ["Exploration", "Finding", "explore"]
 _REFUSED = [400, 404, 405, 409, 410, 412, 413, 416, 422]
 #: Of what the schema allows, but the moment does not.
 _NOT_NOW = ["2xx", "3xx", 404, 409, 410, 412, 416, 422, 429, 502, 504]
-#: Every other key would be one that was sent before, with another body. One in so many stays.
 _KEY = re.compile("[!-~]{1,200}")
-_REPEATED = 8
+#: One key in so many stays as it is.
+_OLD_KEYS = 8
 #: In the path and the body, how often an id or a model that exists is taken.
 _KNOWN = 0.8
 #: Where parameters stand that are not in the path alone.
@@ -72,32 +74,43 @@ def explore(
 
     @schema.hook
     def filter_failure(_: Any, failure: Any, __: Any, response: Any) -> bool:
-        if not isinstance(failure, RejectedPositiveData) or response.status_code != 400:
+        if not isinstance(failure, RejectedPositiveData):
             return True
         error = json.loads(response.content)["error"]
-        rule = rule_for(error["param"], error["message"])
+        rule = rule_for(error["code"], error["param"] or "", error["message"])
         if rule is not None:
             found.beyond[rule.why] += 1
         return rule is None
 
+    with _new_keys():
+        for event in from_schema(schema).execute():
+            match event:
+                case events.ScenarioFinished():
+                    _account(found, event.recorder)
+                case events.NonFatalError():
+                    title = event.info.title
+                    _add(found, Finding("error", event.label, title, "", str(event.value)))
+                case events.FatalError():
+                    raise event.exception
+    return found
+
+
+@contextmanager
+def _new_keys() -> Iterator[None]:
+    """Make most Idempotency-Keys new ones; else every other call would be 422 for an old one."""
     calls = itertools.count()
 
-    @schema.hook
     def before_call(_: Any, case: Any, __: Any) -> None:
         headers, number = case.headers or {}, next(calls)
         key = headers.get("Idempotency-Key", "")
-        if _KEY.fullmatch(key) and number % _REPEATED:
+        if _KEY.fullmatch(key) and number % _OLD_KEYS:
             headers["Idempotency-Key"] = f"{key}-{number}"
 
-    for event in from_schema(schema).execute():
-        match event:
-            case events.ScenarioFinished():
-                _account(found, event.recorder)
-            case events.NonFatalError():
-                _add(found, Finding("error", event.label, event.info.title, "", str(event.value)))
-            case events.FatalError():
-                raise event.exception
-    return found
+    schemathesis.hook(before_call)
+    try:
+        yield
+    finally:
+        unregister(before_call)
 
 
 def _config(

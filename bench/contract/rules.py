@@ -15,15 +15,16 @@ __all__ = ["RULES", "Rule", "rule_for"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule by the parameters that a refusal names; ``why`` no schema has it."""
+    """A rule by the code and the parameter that a refusal names; ``why`` no schema has it."""
 
+    code: re.Pattern[str]
     param: re.Pattern[str]
     message: re.Pattern[str]
     why: str
 
 
-def _rule(param: str, message: str, why: str) -> Rule:
-    return Rule(re.compile(param), re.compile(message, re.DOTALL), why)
+def _rule(param: str, message: str, why: str, *, code: str = "invalid_request") -> Rule:
+    return Rule(re.compile(code), re.compile(param), re.compile(message, re.DOTALL), why)
 
 
 _AT = r"\[\d+\]"
@@ -65,12 +66,17 @@ RULES = (
         "^evaluation .*(nothing to ask again|can be retried when|has no report)",
         "what an evaluation has come to by then",
     ),
+    _rule("", "answered 4", "the provider refused it", code="upstream_(rejected|auth)"),
 )
 
 
-def rule_for(param: str | None, message: str) -> Rule | None:
+def rule_for(code: str, param: str, message: str) -> Rule | None:
     """The rule that a refusal is for; ``None`` if it is none of them."""
     for rule in RULES:
-        if rule.param.fullmatch(param or "") and rule.message.search(message):
+        if (
+            rule.code.fullmatch(code)
+            and rule.param.fullmatch(param)
+            and rule.message.search(message)
+        ):
             return rule
     return None
