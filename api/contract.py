@@ -394,7 +394,7 @@ class FileForm(Output):
         Field(
             None,
             alias=_SECONDS,
-            description="how long the file is kept; otherwise `file_retention_s` of the configuration",
+            description="how long it is kept; otherwise `file_retention_s` of the configuration",
             json_schema_extra=_without_default,
         )
     )

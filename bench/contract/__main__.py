@@ -1,6 +1,6 @@
 """The HTTP surface against its own OpenAPI document, with requests that nobody would write.
 
-    python -m bench.contract [--examples 50] [--seed S]
+    python -m bench.contract [--examples 50] [--seed S] [--quick]
 
 Schemathesis reads /openapi.json of a chatd of real processes and sends to every operation what the
 document allows, what it forbids, and chains of calls in which one uses what another has answered.
@@ -10,7 +10,8 @@ can express has to fit a rule of ``bench.contract.rules``. Each finding is print
 that shows it; the exit code is 1 when there is one.
 
 ``--examples`` is how many requests an operation gets beside those that are the same each time. The
-others are the same as well without ``--seed``. 50 take about five minutes.
+others are the same as well without ``--seed``. 50 take about five minutes; ``--quick`` leaves out
+most of those that are the same each time.
 """
 
 from __future__ import annotations
@@ -56,10 +57,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.contract")
     parser.add_argument("--examples", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--seed", type=int, help="for other requests than always")
+    parser.add_argument("--quick", action="store_true", help="as the tests do it")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     with running() as stack:
-        found = explore(stack.url, filled(stack), examples=options.examples, seed=options.seed)
+        found = explore(
+            stack.url,
+            filled(stack),
+            examples=options.examples,
+            seed=options.seed,
+            quick=options.quick,
+        )
     _print(Report(), found, time.monotonic() - began)
     return 1 if found.findings else 0
 

@@ -29,6 +29,7 @@ _KEY = re.compile("[!-~]{1,200}")
 _OLD_KEYS = 8
 #: In the path and the body, how often an id or a model that exists is taken.
 _KNOWN = 0.8
+_LARGE = ("POST /v1/chat", "POST /v1/chat/completions", "POST /v1/jobs", "POST /v1/evaluations")
 #: Where parameters stand that are not in the path alone.
 _PLACES = {"model": ("path", "body"), "input_file_id": ("body",), "Range": ("header",)}
 
@@ -60,15 +61,21 @@ class Exploration:
 
 
 def explore(
-    url: str, known: Mapping[str, Sequence[str]], *, examples: int, seed: int | None = None
+    url: str,
+    known: Mapping[str, Sequence[str]],
+    *,
+    examples: int,
+    seed: int | None = None,
+    quick: bool = False,
 ) -> Exploration:
     """Hold the chatd at ``url`` to the document that it serves.
 
     ``known`` has values of parameters by their names, ``examples`` is how many requests an
-    operation gets beside those that are the same each time. Without ``seed`` all are.
+    operation gets beside those that are the same each time. Without ``seed`` all are. ``quick``
+    leaves out most of the latter: what the schemas of the largest bodies say, field by field.
     """
     schema = schemathesis.openapi.from_url(
-        f"{url}/openapi.json", config=_config(known, examples, seed)
+        f"{url}/openapi.json", config=_config(known, examples, seed, quick=quick)
     )
     found = Exploration()
 
@@ -114,7 +121,7 @@ def _new_keys() -> Iterator[None]:
 
 
 def _config(
-    known: Mapping[str, Sequence[str]], examples: int, seed: int | None
+    known: Mapping[str, Sequence[str]], examples: int, seed: int | None, *, quick: bool
 ) -> schemathesis.Config:
     settings: dict[str, Any] = {
         "continue-on-failure": True,
@@ -124,6 +131,10 @@ def _config(
             "database": "none",
             "no-shrink": True,
         },
+        "operations": [
+            {"include-name": name, "phases": {"coverage": {"enabled": not quick}}}
+            for name in _LARGE
+        ],
         # Stateful: what one call answers is given to the next.
         "phases": {"examples": {"enabled": False}, "stateful": {"enabled": True}},
         "dictionaries": {name: {"values": list(values)} for name, values in known.items()},
