@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, create_model
 
 from chat.errors import InvalidRequest
-from chat.evaluations.patterns import check_schema, compile_pattern
+from chat.evaluations.patterns import MOST_OBJECTS, check_schema, compile_pattern
 from chat.formats.chat import Body, ChatBody, ModelName
 from chat.formats.shapes import NAMED, WINDOW, without
 from chat.formats.strict_json import shown
@@ -178,7 +178,8 @@ class JsonSchema(_TextScorer):
     kind = "json_schema"
     type: Literal["json_schema"] = Field(description='"json_schema"')
     json_schema: Annotated[dict[str, Any], AfterValidator(_schema)] = Field(
-        alias="schema", description="an object: a JSON Schema (draft 2020-12)"
+        alias="schema",
+        description=f"an object: a JSON Schema (draft 2020-12) of at most {MOST_OBJECTS} objects",
     )
 
 
