@@ -23,6 +23,7 @@ from api.runs import (
 )
 from chat.batches.batch import Batch
 from chat.formats.chat import Body
+from chat.formats.shapes import WINDOW
 from chat.formats.strict_json import parse_object
 from chat.formats.validation import validated
 from chat.jobs import new_id
@@ -40,7 +41,8 @@ class BatchBody(Body):
         description='"/v1/chat/completions" or "/v1/chat"'
     )
     completion_window: str = Field(
-        description='a number of hours or days up to 30 days, such as "24h" or "7d"'
+        description='a number of hours or days up to 30 days, such as "24h" or "7d"',
+        json_schema_extra={"pattern": WINDOW},
     )
     metadata: Metadata | None = Field(None, description=METADATA)
 

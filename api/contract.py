@@ -6,9 +6,10 @@ the document and the code cannot part. Requests are in ``chat.formats.chat``.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic.json_schema import SkipJsonSchema
 
 from chat.files import LIFETIMES_S, Purpose
 from chat.formats.chat import MetadataKey, MetadataValue
@@ -365,23 +366,40 @@ class FileContent(RootModel[str]):
     """What is in a file, as it was uploaded or written."""
 
 
+_ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
 class FileForm(Output):
     """An upload, as multipart/form-data. Unlike JSON bodies it is checked part by part."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"dependentRequired": {_ANCHOR: [_SECONDS], _SECONDS: [_ANCHOR]}}
+    )
+
     file: str = Field(
         description="with a filename; at most `file_limit` of the configuration",
+        min_length=1,
         json_schema_extra={"contentMediaType": "application/octet-stream"},
     )
     purpose: Literal["batch"]
-    anchor: Literal["created_at"] | None = Field(
-        None, alias="expires_after[anchor]", description="together with the seconds"
-    )
-    seconds: int | None = Field(
+    # A form has no null: these are left out or have a value.
+    anchor: Literal["created_at"] | SkipJsonSchema[None] = Field(
         None,
-        alias="expires_after[seconds]",
-        ge=LIFETIMES_S[0],
-        le=LIFETIMES_S[1],
-        description="how long the file is kept; otherwise `file_retention_s` of the configuration",
+        alias=_ANCHOR,
+        description="together with the seconds",
+        json_schema_extra=_without_default,
+    )
+    seconds: Annotated[int, Field(ge=LIFETIMES_S[0], le=LIFETIMES_S[1])] | SkipJsonSchema[None] = (
+        Field(
+            None,
+            alias=_SECONDS,
+            description="how long it is kept; otherwise `file_retention_s` of the configuration",
+            json_schema_extra=_without_default,
+        )
     )
 
 

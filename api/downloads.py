@@ -6,7 +6,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from flask import Response, request
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.exceptions import HTTPException, PreconditionFailed
 from werkzeug.http import dump_options_header
 from werkzeug.wsgi import FileWrapper
 
@@ -26,7 +26,9 @@ def download(content: BinaryIO, size: int, etag: str, content_type: str) -> Resp
     response.set_etag(etag)
     try:
         response.make_conditional(request.environ, accept_ranges=True, complete_length=size)
-    except RequestedRangeNotSatisfiable:
+        if response.status_code == PreconditionFailed.code:
+            raise PreconditionFailed  # It has an error's body, not the content's.
+    except HTTPException:
         response.close()
         raise
     return response

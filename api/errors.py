@@ -10,6 +10,8 @@ from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
     NotFound,
+    PreconditionFailed,
+    RequestedRangeNotSatisfiable,
     RequestEntityTooLarge,
 )
 
@@ -85,6 +87,7 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
         )
     if error.code is None or error.code < 400:  # noqa: PLR2004 - see above
         return error
+    code, param = InvalidRequest.code, None
     if isinstance(error, NotFound):
         code = "not_found"
         message = f"there is no {shown(request.path)}; /openapi.json lists every path"
@@ -92,8 +95,16 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
         code = "method_not_allowed"
         allowed = ", ".join(sorted(error.valid_methods or ()))
         message = f"{shown(request.path)} does not take {shown(request.method)}; use {allowed}"
+    elif isinstance(error, PreconditionFailed):
+        param = "If-Match"
+        message = f"If-Match is {_header(param)}, but the ETag is another one now; ask without it"
+    elif isinstance(error, RequestedRangeNotSatisfiable):
+        param = "Range"
+        message = (
+            f"Range is {_header(param)}, but must be one range of the {error.length} bytes that "
+            "there are, such as bytes=0-99; correct it or leave it out"
+        )
     else:
-        code = InvalidRequest.code
         message = f"the request cannot be read: {error.description or error.name}"
     g.error_code = code
     body: JSON = {
@@ -101,13 +112,19 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
             "code": code,
             "message": message,
             "type": "invalid_request_error",
-            "param": None,
+            "param": param,
         }
     }
     response = json_response(body, error.code, {_SHOULD_RETRY: "false"})
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    if isinstance(error, RequestedRangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.length}"
     return response
+
+
+def _header(name: str) -> str:
+    return shown(request.headers.get(name, ""))
 
 
 def _unexpected(error: Exception) -> Response:

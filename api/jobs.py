@@ -34,7 +34,8 @@ _LISTED = 20
 _CANCEL_WAIT_S = 2.0
 
 _FILTERS = ("state", "provider", "lane", "limit", "after")
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+#: A number as JSON has it.
+_SECONDS = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 
@@ -118,7 +119,7 @@ def _front_of(job_id: str) -> FrontEnd:
 
 def _wait_s() -> float:
     text = request.args.get("wait", "0")
-    if _SECONDS.fullmatch(text) is None or float(text) > MOST_WAIT_S:
+    if _SECONDS.fullmatch(text) is None or not 0 <= float(text) <= MOST_WAIT_S:
         raise InvalidRequest(
             f"wait is {shown(text)}, but must be a number of seconds from 0 to {MOST_WAIT_S:g}; "
             "ask again for a longer wait",

@@ -14,7 +14,7 @@ from api.contract import ErrorAnswer
 from api.operation import Operation
 from api.operations import OPERATIONS
 from api.parameters import RETRY_AFTER
-from chat.errors import ChatError, ClientLimited, Forbidden, Unauthorized
+from chat.errors import ChatError, ClientLimited, Forbidden, InvalidRequest, Unauthorized
 from chat.types import JSON
 
 __all__ = ["OPERATIONS", "Operation", "document"]
@@ -74,11 +74,15 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
     responses: dict[str, JSON] = {
         str(status): _response(
             success.description,
-            {media_type: schemas[model] for media_type, model in success.content.items()},
+            {
+                media_type: None if success.partial else schemas[model]
+                for media_type, model in success.content.items()
+            },
             success.headers,
         )
         for status, success in operation.answers.items()
     }
+    told = {_JSON: schemas[ErrorAnswer]}
     codes: dict[int, list[str]] = defaultdict(list)
     everywhere: tuple[type[ChatError], ...] = (ChatError, Forbidden)
     if operation.path not in OPEN:
@@ -87,9 +91,13 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
         codes[operation.statuses[error]].append(error.code)
     for status, names in sorted(codes.items()):
         headers = RETRY_AFTER if status in (429, 503) else {}
-        told = {_JSON: schemas[ErrorAnswer]}
         responses[str(status)] = _response(", ".join(sorted(names)), told, headers)
-    wire: JSON = {"summary": operation.summary, "responses": responses}
+    for status, headers in operation.refusals.items():
+        responses[str(status)] = _response(InvalidRequest.code, told, headers)
+    wire: JSON = {
+        "summary": operation.summary,
+        "responses": dict(sorted(responses.items())),
+    }
     if operation.path in OPEN:
         wire["security"] = []
     if operation.parameters:
@@ -102,10 +110,14 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], JSON]) -> JS
     return wire
 
 
-def _response(description: str, schemas: Mapping[str, JSON], headers: JSON) -> JSON:
+def _response(description: str, schemas: Mapping[str, JSON | None], headers: JSON) -> JSON:
     """A response that comes in the forms of ``schemas``, by media type."""
-    content = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
-    response: JSON = {"description": description, "content": content}
+    response: JSON = {"description": description}
+    if schemas:
+        response["content"] = {
+            media_type: {} if schema is None else {"schema": schema}
+            for media_type, schema in schemas.items()
+        }
     if headers:
         response["headers"] = headers
     return response

@@ -21,16 +21,19 @@ class Success:
     """An answer that is not an error."""
 
     description: str
-    model: type[BaseModel]
+    #: ``None`` for an answer without a body.
+    model: type[BaseModel] | None
     headers: JSON
     media_type: str = _JSON
     #: Other forms of the same, by their media types.
     others: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    #: Whether it is a part of that, which no schema describes.
+    partial: bool = False
 
     @property
     def content(self) -> dict[str, type[BaseModel]]:
         """The model of every form it comes in, by media type."""
-        return {self.media_type: self.model, **self.others}
+        return {} if self.model is None else {self.media_type: self.model, **self.others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +49,5 @@ class Operation:
     body_type: str = _JSON
     parameters: tuple[JSON, ...] = ()
     statuses: Mapping[type[ChatError], int] = field(default_factory=lambda: STATUS)
+    #: Refusals by HTTP's own rules: their headers by status. The code is ``invalid_request``.
+    refusals: Mapping[int, JSON] = field(default_factory=dict)

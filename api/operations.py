@@ -24,6 +24,7 @@ from api.operation import Operation, Success
 from api.parameters import (
     APPLIED,
     ATTACHMENT,
+    CONDITIONS,
     FILE_FILTERS,
     FILE_ID,
     FILTERS,
@@ -33,8 +34,8 @@ from api.parameters import (
     LOCATION,
     MODEL,
     PREFER,
-    RANGE,
     RETRY_AFTER,
+    SIZE,
     TIMING,
     WAIT,
 )
@@ -182,12 +183,16 @@ OPERATIONS = (
         path="/v1/files/{file_id}/content",
         method="get",
         summary="What is in a file",
-        parameters=(FILE_ID, RANGE),
+        parameters=(FILE_ID, *CONDITIONS),
         answers={
             200: Success("all of it", FileContent, ATTACHMENT, media_type="application/jsonl"),
-            206: Success("the range", FileContent, ATTACHMENT, media_type="application/jsonl"),
+            206: Success(
+                "the range", FileContent, ATTACHMENT, media_type="application/jsonl", partial=True
+            ),
+            304: Success("as before", None, {}),
         },
         errors=_FILE_BY_ID,
+        refusals={412: {}, 416: SIZE},
     ),
     Operation(
         path="/v1/files/{file_id}",

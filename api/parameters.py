@@ -5,6 +5,8 @@ from __future__ import annotations
 from api.evaluations import CONTENT_TYPES
 from api.runs import MOST_LISTED as MOST_RUNS_LISTED
 from chat.files import MOST_LISTED
+from chat.formats.chat import LONGEST_MODEL
+from chat.formats.shapes import NAMED
 from chat.jobs import ID_CHARACTERS, JobState
 from chat.routing import PROVIDERS
 from chat.types import JSON, Lane
@@ -13,6 +15,7 @@ __all__ = [
     "APPLIED",
     "ATTACHMENT",
     "BATCH_ID",
+    "CONDITIONS",
     "EVALUATION_ID",
     "FILE_FILTERS",
     "FILE_ID",
@@ -24,9 +27,9 @@ __all__ = [
     "LOCATION",
     "MODEL",
     "PREFER",
-    "RANGE",
     "REPORT",
     "RETRY_AFTER",
+    "SIZE",
     "TEXT",
     "TIMING",
     "WAIT",
@@ -45,7 +48,7 @@ MODEL: JSON = {
     "in": "path",
     "required": True,
     "description": "any name of a model; slashes in it may stand as they are",
-    "schema": TEXT,
+    "schema": {"type": "string", "maxLength": LONGEST_MODEL, "pattern": NAMED},
 }
 WAIT: JSON = {
     "name": "wait",
@@ -59,7 +62,11 @@ FILTERS: tuple[JSON, ...] = (
         "name": "state",
         "in": "query",
         "description": "one or several, with commas between them; without it jobs in every state",
-        "schema": {"type": "array", "items": {"enum": [state.value for state in JobState]}},
+        "schema": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"enum": [state.value for state in JobState]},
+        },
         "style": "form",
         "explode": False,
     },
@@ -140,12 +147,24 @@ FORMAT: JSON = {
     "scores. csv: the same as a table. junit: the scores for tools that show tests",
     "schema": {"enum": list(CONTENT_TYPES), "default": "html"},
 }
-RANGE: JSON = {
-    "name": "Range",
-    "in": "header",
-    "description": "one range of bytes (RFC 9110)",
-    "schema": TEXT,
-}
+_TAGS = "ETags of earlier answers, or *"
+#: What a download is asked for with (RFC 9110).
+CONDITIONS: tuple[JSON, ...] = (
+    {
+        "name": "Range",
+        "in": "header",
+        "description": "one range of bytes, such as bytes=0-99",
+        "schema": TEXT,
+    },
+    {
+        "name": "If-Range",
+        "in": "header",
+        "description": "an ETag: all of it instead of the range if there is another one now",
+        "schema": TEXT,
+    },
+    {"name": "If-Match", "in": "header", "description": _TAGS, "schema": TEXT},
+    {"name": "If-None-Match", "in": "header", "description": _TAGS, "schema": TEXT},
+)
 IDEMPOTENCY_KEY: JSON = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -170,6 +189,7 @@ REPORT: JSON = {
     "ETag": {"description": "another one when a further round has ended", "schema": TEXT},
     "Content-Security-Policy": {"description": "of the page: no network at all", "schema": TEXT},
 }
+SIZE: JSON = {"Content-Range": {"description": "how many bytes there are", "schema": TEXT}}
 TIMING: JSON = {
     "Server-Timing": {"description": "queue, upstream and gateway in ms", "schema": TEXT},
     "X-Chatd-Job-Id": {"description": "the job's id", "schema": TEXT},

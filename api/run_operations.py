@@ -22,7 +22,16 @@ from api.evaluation_contract import (
 )
 from api.evaluations import CONTENT_TYPES, EvaluationBody
 from api.operation import Operation, Success
-from api.parameters import BATCH_ID, EVALUATION_ID, FORMAT, IDEMPOTENCY_KEY, RANGE, REPORT, page_of
+from api.parameters import (
+    BATCH_ID,
+    CONDITIONS,
+    EVALUATION_ID,
+    FORMAT,
+    IDEMPOTENCY_KEY,
+    REPORT,
+    SIZE,
+    page_of,
+)
 from chat import errors
 
 __all__ = ["RUN_OPERATIONS"]
@@ -148,11 +157,20 @@ RUN_OPERATIONS = (
         path="/v1/evaluations/{evaluation_id}/report",
         method="get",
         summary="The results of an evaluation's last round",
-        parameters=(EVALUATION_ID, FORMAT, RANGE),
+        parameters=(EVALUATION_ID, FORMAT, *CONDITIONS),
         answers={
             200: Success("all of it", ReportPage, REPORT, CONTENT_TYPES["html"], _OTHER_REPORTS),
-            206: Success("the range", ReportPage, REPORT, CONTENT_TYPES["html"], _OTHER_REPORTS),
+            206: Success(
+                "the range",
+                ReportPage,
+                REPORT,
+                CONTENT_TYPES["html"],
+                _OTHER_REPORTS,
+                partial=True,
+            ),
+            304: Success("as before", None, {}),
         },
         errors=(errors.InvalidRequest, *_EVALUATION_BY_ID),
+        refusals={412: {}, 416: SIZE},
     ),
 )

@@ -12,8 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, create_model
 
 from chat.errors import InvalidRequest
-from chat.evaluations.patterns import check_schema, compile_pattern
+from chat.evaluations.patterns import MOST_OBJECTS, check_schema, compile_pattern
 from chat.formats.chat import Body, ChatBody, ModelName
+from chat.formats.shapes import NAMED, WINDOW, without
 from chat.formats.strict_json import shown
 from chat.formats.validation import inside, validated
 from chat.types import JSON
@@ -71,10 +72,11 @@ def _schema(schema: JSON) -> JSON:
     return schema
 
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+_Printable = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": NAMED})]
+Label = Annotated[_Printable, StringConstraints(min_length=1, max_length=128)]
 Template = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(_pattern)]
-Choice = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_printable)]
+Choice = Annotated[_Printable, StringConstraints(min_length=1, max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 _LABEL = "a string of 1 to 128 printable characters without surrounding spaces"
@@ -176,7 +178,8 @@ class JsonSchema(_TextScorer):
     kind = "json_schema"
     type: Literal["json_schema"] = Field(description='"json_schema"')
     json_schema: Annotated[dict[str, Any], AfterValidator(_schema)] = Field(
-        alias="schema", description="an object: a JSON Schema (draft 2020-12)"
+        alias="schema",
+        description=f"an object: a JSON Schema (draft 2020-12) of at most {MOST_OBJECTS} objects",
     )
 
 
@@ -206,6 +209,7 @@ class Judge(_Scorer):
     choices: Annotated[dict[Choice, Share], Field(min_length=2, max_length=20)] = Field(
         default_factory=lambda: {"pass": 1.0, "fail": 0.0},
         description="an object of 2 to 20 verdicts, each with its score from 0 to 1",
+        json_schema_extra={"additionalProperties": False},
     )
     max_tokens: int = Field(
         256, ge=1, le=32768, description="an integer from 1 to 32768: the longest reply"
@@ -214,6 +218,7 @@ class Judge(_Scorer):
         None,
         description="an object with fields of "
         + ", ".join(name for name in _PARAMETERS if name not in _NO_PARAMETERS_OF_JUDGES),
+        json_schema_extra=without(*_NO_PARAMETERS_OF_JUDGES),
     )
 
 
@@ -264,7 +269,9 @@ class Suite(Body):
         description="true or false: whether answers at temperature 0 that are known are reused",
     )
     completion_window: str = Field(
-        "24h", description='a number of hours or days up to 30 days, such as "24h" or "7d"'
+        "24h",
+        description='a number of hours or days up to 30 days, such as "24h" or "7d"',
+        json_schema_extra={"pattern": WINDOW},
     )
 
     @property

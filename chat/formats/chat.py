@@ -22,19 +22,20 @@ from pydantic import (
 )
 
 from chat.errors import InvalidRequest
+from chat.formats.shapes import BASE64, MESSAGE, NAMED
 from chat.formats.strict_json import parse_object, shown
 from chat.formats.validation import validated
 from chat.types import JSON, ChatRequest, Lane, Message, Role, ToolCall
 
-__all__ = ["ChatBody", "ChatCall", "parse_chat", "read_chat"]
+__all__ = ["LONGEST_MODEL", "ChatBody", "ChatCall", "parse_chat", "read_chat"]
 
 
 #: Characters of a model name; the longest ones in use are paths below hf.co.
-_LONGEST_MODEL = 256
+LONGEST_MODEL = 256
 
 
 def _model_name(name: str) -> str:
-    if not name or len(name) > _LONGEST_MODEL or name != name.strip() or not name.isprintable():
+    if not name or len(name) > LONGEST_MODEL or name != name.strip() or not name.isprintable():
         raise ValueError
     return name
 
@@ -49,17 +50,21 @@ def _base64(text: str) -> str:
 ModelName = Annotated[
     str,
     AfterValidator(_model_name),
-    Field(json_schema_extra={"minLength": 1, "maxLength": _LONGEST_MODEL}),
+    Field(json_schema_extra={"maxLength": LONGEST_MODEL, "pattern": NAMED}),
 ]
 Base64 = Annotated[
     str,
     AfterValidator(_base64),
-    Field(json_schema_extra={"contentEncoding": "base64", "minLength": 1}),
+    Field(json_schema_extra={"contentEncoding": "base64", "pattern": BASE64}),
 ]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+#: There is no streaming yet.
+Whole = Annotated[bool, Field(json_schema_extra={"const": False})]
 
 
 class Body(BaseModel):
@@ -87,6 +92,8 @@ class ToolCallBody(Body):
 
 class MessageBody(Body):
     """One turn of the conversation."""
+
+    model_config = ConfigDict(json_schema_extra=MESSAGE)
 
     role: Literal["system", "user", "assistant", "tool"] = Field(
         description='one of "system", "user", "assistant", "tool"'
@@ -180,7 +187,7 @@ class ChatBody(Body):
         description="an object of at most 16 strings; keys of 1 to 64 characters, "
         "values of at most 512",
     )
-    stream: bool | None = Field(None, description="false: streaming is not available yet")
+    stream: Whole | None = Field(None, description="false: streaming is not available yet")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from chat.formats.chat import (
     Body,
@@ -23,7 +23,9 @@ from chat.formats.chat import (
     ToolBody,
     ToolCallBody,
     ToolChoiceBody,
+    Whole,
 )
+from chat.formats.shapes import COMPLETION_MESSAGE, IMAGE_URL, PART, RESPONSE_FORMAT
 
 __all__ = ["IGNORED", "CompletionBody", "CompletionMessageBody", "PartBody"]
 
@@ -52,7 +54,10 @@ Off = Annotated[bool, AfterValidator(_off), Field(json_schema_extra={"const": Fa
 class ImageUrlBody(Body):
     """An image, in the URL itself."""
 
-    url: str = Field(description='a data URL: "data:image/png;base64,…"')
+    url: str = Field(
+        description='a data URL: "data:image/png;base64,…"',
+        json_schema_extra={"pattern": IMAGE_URL},
+    )
     detail: Literal["auto", "low", "high"] | None = Field(
         None, description='"auto", "low" or "high"; not passed on'
     )
@@ -60,6 +65,8 @@ class ImageUrlBody(Body):
 
 class PartBody(Body):
     """A part of a message's content."""
+
+    model_config = ConfigDict(json_schema_extra=PART)
 
     type: Literal["text", "image_url", "refusal"] = Field(
         description='"text", "image_url" or "refusal": chatd carries text and images only'
@@ -88,6 +95,8 @@ class CompletionCallBody(ToolCallBody):
 
 class CompletionMessageBody(Body):
     """One turn of the conversation; the message of an answer can stand here as it came."""
+
+    model_config = ConfigDict(json_schema_extra=COMPLETION_MESSAGE)
 
     role: Literal["developer", "system", "user", "assistant", "tool"] = Field(
         description='one of "developer", "system", "user", "assistant", "tool"'
@@ -126,6 +135,8 @@ class JsonSchemaBody(Body):
 
 class ResponseFormatBody(Body):
     """The form of the answer."""
+
+    model_config = ConfigDict(json_schema_extra=RESPONSE_FORMAT)
 
     type: Literal["text", "json_object", "json_schema"] = Field(
         description='"text", "json_object" or "json_schema"'
@@ -181,7 +192,7 @@ class CompletionBody(Body):
         description="an object of at most 16 strings; keys of 1 to 64 characters, "
         "values of at most 512",
     )
-    stream: bool | None = Field(None, description="false: streaming is not available yet")
+    stream: Whole | None = Field(None, description="false: streaming is not available yet")
     # chatd's own.
     timeout_s: float | None = Field(
         None, ge=0, description="a number of seconds from 0 up, where 0 is the default"

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from chat.errors import InvalidRequest
 from chat.types import JSON
 
-__all__ = ["MAX_DEPTH", "parse_object", "place", "shown"]
+__all__ = ["MAX_DEPTH", "MAX_VALUES", "parse_object", "place", "shown"]
 
 #: Levels of nesting a body may have. JSON Schemas stay far below it.
 MAX_DEPTH = 64
+#: Values a body may have, those inside of others counted. Ten megabytes of `0,` are five million:
+#: as objects of Python they take hundreds of megabytes, and gigabytes once each has a fault.
+MAX_VALUES = 100_000
 
 _SHOWN_CHARACTERS = 60
 _SHOWN_STEPS = 10
@@ -48,6 +52,10 @@ def parse_object(raw: bytes) -> JSON:
         ) from error
     if text.startswith("\ufeff"):
         raise InvalidRequest("the body begins with a byte order mark; send it without one")
+    if _too_many(text):
+        raise InvalidRequest(
+            f"the body holds more than {MAX_VALUES} values; send it in several requests"
+        )
     value = _decode(text)
     found = _first_fault(value, MAX_DEPTH)
     if found is not None:
@@ -89,6 +97,23 @@ def _printable(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+#: A string, which may be cut off. Never given back, so that no text takes long.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_WHITE_SPACE = dict.fromkeys(map(ord, " \t\n\r"))
+
+
+def _too_many(text: str) -> bool:
+    """Whether a JSON text has more than ``MAX_VALUES`` values; asked before any of them is made."""
+    # Most of these may stand in strings.
+    return 1 + sum(map(text.count, ",[{")) > MAX_VALUES and _count(text) > MAX_VALUES
+
+
+def _count(text: str) -> int:
+    """How many values a JSON text has."""
+    bare = _STRING.sub("0", text).translate(_WHITE_SPACE)
+    return 1 + sum(map(bare.count, ",[{")) - bare.count("[]") - bare.count("{}")
 
 
 def _decode(text: str) -> object:

@@ -111,6 +111,8 @@ class TestReading:
             pytest.param("bytes=7-", 206, LINES[7:], None, id="the rest"),
             pytest.param("lines=2-5", 416, None, None, id="no bytes"),
             pytest.param("bytes=9999-", 416, None, None, id="behind the end"),
+            pytest.param("bytes=0-1,3-4", 416, None, None, id="two of them"),
+            pytest.param(f"bytes=0-{'9' * 5000}", 416, None, None, id="thousands of digits"),
         ],
     )
     def test_a_range_is_answered(
@@ -122,7 +124,10 @@ class TestReading:
 
         assert response.status_code == status
         if data is None:
-            assert error(response)["code"] == "invalid_request"
+            refused = error(response)
+            assert (refused["code"], refused["param"]) == ("invalid_request", "Range")
+            assert f'Range is "{asked[:60]}' in refused["message"]
+            assert response.headers["Content-Range"] == f"bytes */{len(LINES)}"
         else:
             assert response.data == data
             assert told is None or response.headers["Content-Range"] == told
@@ -134,6 +139,17 @@ class TestReading:
         response = content(client, file_id, **{"If-None-Match": tag})
 
         assert (response.status_code, response.data) == (304, b"")
+
+    def test_a_file_that_is_another_one_is_refused_in_our_own_form(self, client: Any) -> None:
+        """412, whose body is an error and not the file."""
+        file_id = stored(client)["id"]
+        response = content(client, file_id, **{"If-Match": '"another"'})
+
+        assert (response.status_code, response.content_type) == (412, "application/json")
+        assert (error(response)["code"], error(response)["param"]) == (
+            "invalid_request",
+            "If-Match",
+        )
 
     def test_a_list_has_the_newest_first_and_says_where_the_next_begins(self, client: Any) -> None:
         """As OpenAI's clients leaf through it."""

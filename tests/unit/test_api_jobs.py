@@ -210,7 +210,18 @@ def test_without_a_wait_the_record_is_read_once(gate: Gateway, query: str) -> No
     assert gate.store.asked == ["record"]
 
 
-@pytest.mark.parametrize("wait", ["-1", "301", "soon", "", "1e2", "nan", "٣"])
+@pytest.mark.parametrize(
+    ("wait", "seconds"),
+    [("2.5", 2.5), ("2.5e0", 2.5), ("25E-1", 2.5), ("1e-5", 1e-5), ("3e+1", 30)],
+)
+def test_a_wait_is_a_number_as_json_has_it(gate: Gateway, wait: str, seconds: float) -> None:
+    """The document says that it is a number; some libraries write small ones with an exponent."""
+    _record(gate.client.get(f"/v1/jobs/{_submit(gate)}", query_string={"wait": wait}))
+
+    assert gate.clock.now == 1000 + seconds
+
+
+@pytest.mark.parametrize("wait", ["-1", "301", "1e3", "1e999", "soon", "", "nan", "inf", "٣"])
 def test_a_wait_that_breaks_the_rule_is_400(gate: Gateway, wait: str) -> None:
     """A number of seconds from 0 to 300."""
     response = gate.client.get(f"/v1/jobs/{_submit(gate)}", query_string={"wait": wait})

@@ -44,6 +44,11 @@ JUDGE = {"type": "judge", "model": "m", "rubric": "r"}
         ({"scorers": [{"type": "regex", "pattern": "("}]}, "scorers[0].pattern", "regular"),
         ({"scorers": [{"type": "json_schema"}]}, "scorers[0].schema", "is missing"),
         (
+            {"scorers": [{"type": "json_schema", "schema": {"anyOf": [{}] * 500}}]},
+            "scorers[0].schema",
+            "at most 500 objects",
+        ),
+        (
             {"scorers": [{"type": "json_schema", "schema": {"type": "x"}}]},
             "scorers[0].schema",
             "JSON Schema",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.errors import InvalidRequest
-from chat.formats.strict_json import MAX_DEPTH, parse_object, place, shown
+from chat.formats.strict_json import MAX_DEPTH, MAX_VALUES, _count, parse_object, place, shown
 
 _VALUES = st.recursive(
     st.none()
@@ -57,7 +57,11 @@ def test_every_json_object_is_read_as_it_is(value: dict[str, object], escaped: b
         pytest.param(b'{"a":"\\ud800"}', "a", "half of a surrogate pair", id="lone surrogate"),
         pytest.param(b'{"\\udc00":1}', None, "the key", id="lone surrogate in a key"),
         pytest.param(_nested(MAX_DEPTH + 1), ".".join("a" * 10), "at most 64", id="too deep"),
-        pytest.param(b"[" * 100_000, None, "nested too deeply", id="deeper than Python goes"),
+        pytest.param(b"[" * 90_000, None, "nested too deeply", id="deeper than Python goes"),
+        pytest.param(b"[" * 100_000, None, "more than 100000 values", id="deeper still"),
+        pytest.param(b'{"a":[' + b"0, " * MAX_VALUES + b"0]}", None, "values", id="many numbers"),
+        pytest.param(b'{"a":' + b"[[]," * MAX_VALUES, None, "values", id="many lists"),
+        pytest.param(b'{"a' + b',"' * 10**6, None, "values", id="many quotes"),
     ],
 )
 def test_what_cannot_be_passed_on_is_named_by_its_place(
@@ -81,6 +85,37 @@ def test_the_deepest_allowed_body_is_read() -> None:
     assert json.dumps(parse_object(_nested(MAX_DEPTH))).encode().replace(b" ", b"") == _nested(
         MAX_DEPTH
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[0]," * MAX_VALUES, '",' * MAX_VALUES, "\\{" * MAX_VALUES],
+    ids=["lists", "quotes", "backslashes"],
+)
+def test_what_stands_in_a_string_is_one_value(text: str) -> None:
+    """However much it looks like JSON."""
+    assert parse_object(json.dumps({"a": text}).encode()) == {"a": text}
+
+
+def test_as_many_values_as_there_may_be_are_read() -> None:
+    """The limit itself is allowed, with as many empty ones as can be and white space anywhere."""
+    inner = ", ".join(["[ ]", "{ }", "0", '"[,"'] * (MAX_VALUES // 4))
+    allowed, more = inner.removesuffix(', "[,"').removesuffix(", 0"), inner.removesuffix(', "[,"')
+
+    assert len(parse_object(f'{{"a": [{allowed}]}}'.encode())["a"]) == MAX_VALUES - 2
+    with pytest.raises(InvalidRequest, match="more than 100000 values"):
+        parse_object(f'{{"a": [{more}]}}'.encode())
+
+
+@given(st.dictionaries(st.text(), _VALUES, max_size=4), st.integers(0, 3))
+def test_values_are_counted_as_they_are_made(value: dict[str, object], indent: int) -> None:
+    """Strings, numbers and constants as well as objects and lists; keys are none."""
+
+    def count(value: object) -> int:
+        below = list(value.values()) if isinstance(value, dict) else value
+        return 1 + (sum(map(count, below)) if isinstance(below, list) else 0)
+
+    assert _count(json.dumps(value, indent=indent)) == count(value)
 
 
 @pytest.mark.parametrize(
