@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -81,7 +82,9 @@ def _admit() -> Response | None:
     g.caller = _caller()
     if g.caller.limited:
         store = front.connections().store
-        store.begin_call(g.caller, g.request_id)
+        # Not the X-Request-Id: whoever sent the same one with every call would have but one open.
+        g.call_id = uuid.uuid4().hex
+        store.begin_call(g.caller, g.call_id)
         g.counted = store
     return None
 
@@ -141,4 +144,4 @@ def _leave(_: BaseException | None) -> None:
     if store is not None:
         # Without Redis it counts until its time is over; the answer is none the worse.
         with suppress(QueueUnavailable):
-            store.end_call(g.caller, g.request_id)
+            store.end_call(g.caller, g.call_id)

@@ -1,13 +1,15 @@
 """Regular expressions and JSON Schemas that a user wrote, run in the keeper: none may hold it up.
 
 Python's own ``re`` has no limit of time, and a pattern such as ``(a+)+$`` needs ages for a short
-text. ``regex`` has one, and ``jsonschema`` is made to use it.
+text. ``regex`` has one, and ``jsonschema`` is made to use it. References that each lead to two
+others double the work at every step, so that every keyword of a schema looks at the time as well.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -29,12 +31,14 @@ __all__ = [
     "search",
 ]
 
+_Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
+
 #: Objects that a JSON Schema may have.
 MOST_OBJECTS = 500
 
 
 class TooSlow(Exception):
-    """A pattern needs more time for this text than it is given."""
+    """A pattern or a schema needs more time for this text than it is given."""
 
 
 @lru_cache(maxsize=256)
@@ -93,29 +97,75 @@ def schema_fault(schema: JSON, value: object, *, seconds: float) -> str | None:
 
 
 def _validator(seconds: float) -> Any:
-    """A validator whose patterns share ``seconds``."""
-    until = time.monotonic() + seconds
+    """A validator that has ``seconds`` for all that its schema says."""
+    limit = _Limit(seconds)
+    keywords = {
+        **Draft202012Validator.VALIDATORS,
+        "pattern": limit.pattern,
+        "patternProperties": limit.pattern_properties,
+        "uniqueItems": _unique_items,
+    }
+    return extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {name: limit.on(keyword) for name, keyword in keywords.items()}
+    )
 
-    def left() -> float:
-        return max(0.001, until - time.monotonic())
 
-    def pattern(_v: Any, pattern: str, value: Any, _s: Any) -> Iterator[ValidationError]:
-        if isinstance(value, str) and search(pattern, value, seconds=left()) is None:
+class _Limit:
+    """The time for one value, and the keywords that need to know what is left of it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+
+    def on(self, keyword: _Keyword) -> _Keyword:
+        """The same keyword, as long as there is time."""
+
+        def check(validator: Any, said: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+            self._left()
+            yield from keyword(validator, said, value, schema) or ()
+
+        return check
+
+    def pattern(self, _v: Any, pattern: str, value: Any, _s: Any) -> Iterator[ValidationError]:
+        if isinstance(value, str) and search(pattern, value, seconds=self._left()) is None:
             yield ValidationError(f"it does not match {pattern!r}")
 
     def pattern_properties(
-        validator: Any, patterns: Mapping[str, Any], value: Any, _s: Any
+        self, validator: Any, patterns: Mapping[str, Any], value: Any, _s: Any
     ) -> Iterator[ValidationError]:
         if not isinstance(value, dict):
             return
         for pattern, below in patterns.items():
             for name, item in value.items():
-                if search(pattern, name, seconds=left()) is not None:
+                if search(pattern, name, seconds=self._left()) is not None:
                     yield from validator.descend(item, below, path=name, schema_path=pattern)
 
-    return extend(  # type: ignore[no-untyped-call]
-        Draft202012Validator, {"pattern": pattern, "patternProperties": pattern_properties}
-    )
+    def _left(self) -> float:
+        rest = self._until - time.monotonic()
+        if rest <= 0:
+            raise TooSlow(f"the schema needs more than {self._seconds:g} s for this answer")
+        return rest
+
+
+def _unique_items(_v: Any, unique: Any, value: Any, _s: Any) -> Iterator[ValidationError]:
+    # jsonschema compares each with each.
+    if unique and isinstance(value, list) and len(set(map(_canonical, value))) < len(value):
+        yield ValidationError("it has the same item twice")
+
+
+def _canonical(value: object) -> str:
+    """A text that two values share if they are equal to JSON Schema: 1 and 1.0, but not true."""
+
+    def plain(part: object) -> object:
+        if isinstance(part, float) and part.is_integer():
+            return int(part)
+        if isinstance(part, list):
+            return [plain(one) for one in part]
+        if isinstance(part, dict):
+            return {name: plain(one) for name, one in part.items()}
+        return part
+
+    return json.dumps(plain(value), sort_keys=True)
 
 
 def _objects(value: object) -> Iterator[JSON]:

@@ -251,6 +251,16 @@ class TestLimits:
         assert gate.store.asked.count("begin_call") == gate.store.asked.count("end_call") == 3
         assert gate.store.open == []
 
+    def test_calls_of_one_request_id_are_several(self, gate, call):
+        """The id is the caller's to choose."""
+        begun: list[str] = []
+        gate.store.begin_call = lambda _, call_id: begun.append(call_id)
+        gate.store.end_call = lambda *_: None
+        for _ in range(3):
+            call(SLOW, "GET", "/v1/files", headers={"X-Request-Id": "mine"})
+
+        assert len(set(begun)) == 3
+
     def test_a_call_too_many_is_refused_and_not_counted(self, gate, call):
         """With the time to come back."""
         gate.store.open = ["one", "two"]

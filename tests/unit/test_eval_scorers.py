@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -100,6 +101,40 @@ def test_a_pattern_that_needs_ages_leaves_the_score_open(scorer):
     found = score(a_scorer(**scorer), answer, "x", seconds=0.05)
     assert (found.status, found.score) == ("unparsable", None)
     assert "needs more than" in str(found.reason)
+
+
+def doubling(steps):
+    """Each step of it is taken twice."""
+    twice = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n - 1}"}] * 2} for n in range(1, steps)}
+    return {"$ref": f"#/$defs/d{steps - 1}", "$defs": {**twice, "d0": {"type": "string"}}}
+
+
+def test_a_schema_that_needs_ages_leaves_the_score_open():
+    """Sixty-four steps would outlast everything; the keeper has other things to do."""
+    scorer = {"type": "json_schema", "schema": doubling(64)}
+    found = score(a_scorer(**scorer), "[1]", None, seconds=0.05)
+
+    assert (found.status, found.score) == ("unparsable", None)
+    assert "the schema needs more than 0.05 s" in str(found.reason)
+
+
+@pytest.mark.parametrize(
+    ("items", "points"),
+    [
+        ([{"a": n} for n in range(20_000)], 1),
+        ([{"a": 1, "b": 2}, {"b": 2.0, "a": 1}], 0),
+        ([1, 1.0], 0),
+        ([1, True, "1", [1], None], 1),
+        ([0, False], 1),
+        ([[1, {"a": [2]}], [1, {"a": [2.0]}]], 0),
+        ([], 1),
+    ],
+)
+def test_items_are_unique_as_json_schema_has_it(items, points):
+    """However many there are: each is not compared with each."""
+    scorer = {"type": "json_schema", "schema": {"uniqueItems": True}}
+
+    assert score(a_scorer(**scorer), json.dumps(items), None, seconds=5).score == points
 
 
 def test_a_reference_to_elsewhere_is_not_followed():
