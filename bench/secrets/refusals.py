@@ -48,7 +48,13 @@ def outages(stack: Stack) -> dict[str, str]:
     codes = [_code(stack, "POST", "/v1/jobs", chat) for _ in range(jobs)]
     found["more jobs than may wait"] = next((code for code in codes if code), "")
     stack.workers["kimi"].start()
+    eventually(lambda: _idle(stack), within_s=60, what="the jobs that waited are answered")
     return found
+
+
+def _idle(stack: Stack) -> bool:
+    counters = stack.store.counters()
+    return not any(counters.get(state) for state in ("queued", "waiting", "calling"))
 
 
 def before_the_end(stack: Stack) -> dict[str, str]:

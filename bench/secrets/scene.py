@@ -54,12 +54,14 @@ _REPORTS = ("html", "json", "jsonl", "csv", "junit")
 class Scene:
     """chatd after every case at every route, as a call, a job, in batches and evaluations.
 
-    ``errors`` is how each ended, ``refusals`` what chatd itself refused; ``said`` is every byte
+    ``errors`` is how each ended, ``answers`` the text of what a waiting caller got and what a tool
+    would be called with, ``refusals`` what chatd itself refused; ``said`` is every byte
     that it answered over HTTP, ``told`` what its commands printed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.errors: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.answers: dict[tuple[str, str], tuple[str, list[Any]]] = {}
         self.refusals: dict[str, str] = {}
         self.said: list[Place] = []
         self.told: list[Place] = []
@@ -148,6 +150,8 @@ class Scene:
         question, model, fields = self._request(route, name)
         reply = self.stack.chat(question, model, headers=headers, **fields).json()
         self.errors[route, name, "waiting"] = reply.get("error") or {"code": None}
+        if "content" in reply:
+            self.answers[route, name] = (reply["content"], reply["tool_calls"])
 
     def _completions(self, route: str, name: str) -> None:
         question, model, fields = self._request(route, name)

@@ -7,6 +7,8 @@ full. ``python -m bench.secrets`` prints what is searched here.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bench.secrets.cases import CASES, ROUTES
@@ -63,6 +65,20 @@ def test_what_an_upstream_repeats_is_masked(scene, name):
 
         assert f'"{said}"' in scene.errors[route, name, "waiting"]["message"]
         assert f'"{said}"' in scene.errors[route, name, "job"]["message"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_an_answer_that_repeats_the_key_is_an_answer(scene, route):
+    """With a mask in the place of the key, also in what a tool is to be called with."""
+    said = "you sent nothing" if route == "ollama" else "you sent Bearer ***"
+    content, _ = scene.answers[route, "repeated"]
+    _, calls = scene.answers[route, "repeated to a tool"]
+
+    assert content == said
+    # /api/generate knows no tools.
+    assert [call["function"]["arguments"] for call in calls] == (
+        [] if route == "ollama_cloud" else [json.dumps({said: [said]})]
+    )
 
 
 def test_no_secret_is_anywhere(scene):
