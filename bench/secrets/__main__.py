@@ -24,7 +24,8 @@ def main() -> int:
         scene = Scene(Path(folder))
         try:
             scene.stack.start()
-            scene.play()
+            scene.ask()
+            scene.break_down()
             return _told(scene)
         finally:
             scene.stack.stop()

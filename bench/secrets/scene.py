@@ -100,21 +100,23 @@ class Scene:
         place = f"answer to {reply.request.method} {reply.request.path_url}"
         self.said.append((place, head.encode() + reply.content))
 
-    def play(self) -> None:
-        """Everything that can go wrong; afterwards all of it runs again, but for the upstream."""
+    def ask(self) -> None:
+        """Every case at every route, in every way to ask."""
         calls = [(route, name) for route in ROUTES for name in CASES]
         with ThreadPoolExecutor(12) as pool:
-            list(pool.map(lambda call: self._call(*call), calls))
-            for work in (self._completions, self._submit):
-                self._forget_refusals()
+            for work in (self._call, self._completions, self._submit):
                 list(pool.map(lambda call, work=work: work(*call), calls))
+                self._forget_refusals()
             list(pool.map(self._cancel, ROUTES))
-            self._forget_refusals()
-            self._batch()
-            self._forget_refusals()
-            self._evaluation()
-            self._forget_refusals()
-            self.refusals |= refused(self.stack)
+        self._batch()
+        self._forget_refusals()
+        self._evaluation()
+        self._forget_refusals()
+        self.refusals |= refused(self.stack)
+
+    def break_down(self) -> None:
+        """What happens when a part fails; afterwards all of it runs again, but for the upstream."""
+        with ThreadPoolExecutor(12) as pool:
             lost = [pool.submit(self._call, route, "worker killed") for route in ROUTES]
             eventually(lambda: self._unanswered("worker killed") == len(ROUTES))
             for worker in self.stack.workers.values():

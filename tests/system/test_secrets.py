@@ -22,11 +22,18 @@ def scene(tmp_path_factory):
     scene = Scene(tmp_path_factory.mktemp("secrets"))
     try:
         scene.stack.start()
-        scene.play()
+        scene.ask()
         yield scene
     finally:
         scene.stack.stop()
         scene.upstream.close()
+
+
+@pytest.fixture(scope="module")
+def aftermath(scene):
+    """The scene once every part has failed; apart, since one fixture would take a minute or two."""
+    scene.break_down()
+    return scene
 
 
 def test_every_upstream_gets_its_own_key_and_no_other(scene):
@@ -41,7 +48,7 @@ def test_every_upstream_gets_its_own_key_and_no_other(scene):
     }
 
 
-def test_everything_has_gone_wrong_everywhere(scene):
+def test_everything_has_gone_wrong_everywhere(aftermath):
     """Every kind of upstream error, at every route, in every way to ask; every error there is."""
     expected = {
         (route, name, mode): case.others.get(route, case.code)
@@ -53,8 +60,8 @@ def test_everything_has_gone_wrong_everywhere(scene):
         (route, name, "waiting"): code for route in ROUTES for name, code in ACCIDENTS.items()
     }
 
-    assert {call: error["code"] for call, error in scene.errors.items()} == expected
-    assert {cls.code for cls in error_classes()} <= scene.codes()
+    assert {call: error["code"] for call, error in aftermath.errors.items()} == expected
+    assert {cls.code for cls in error_classes()} <= aftermath.codes()
 
 
 @pytest.mark.parametrize("name", ["rejected", "key refused", "failed", "page", "redirect"])
@@ -81,9 +88,9 @@ def test_an_answer_that_repeats_the_key_is_an_answer(scene, route):
     )
 
 
-def test_no_secret_is_anywhere(scene):
+def test_no_secret_is_anywhere(aftermath):
     """Neither whole nor in part, neither plain nor encoded."""
-    places = scene.places()
+    places = aftermath.places()
     found = [leak for kind in places.values() for leak in leaks(SECRETS, kind)]
     searched = {name for kind in places.values() for name, content in kind if content}
 
@@ -101,11 +108,11 @@ def test_no_secret_is_anywhere(scene):
 
 
 @pytest.mark.parametrize("spelling", spellings(KEYS["ollama_cloud"]))
-def test_the_search_would_have_found_one(scene, spelling):
+def test_the_search_would_have_found_one(aftermath, spelling):
     """A secret put into each kind of value, a log and an answer, cut short, comes to light."""
     secret = f"planted+secret/{spelling}/0123456789abcdef"
     planted = "some text " * 20 + spellings(secret)[spelling].decode()[:-4] + " and more"
-    client = scene.stack.redis.client
+    client = aftermath.stack.redis.client
     puts = {
         "string": lambda key: client.set(key, planted),
         "hash": lambda key: client.hset(key, "field", planted),
@@ -116,11 +123,11 @@ def test_the_search_would_have_found_one(scene, spelling):
     }
     for kind, put in puts.items():
         put(f"planted:{kind}")
-    with (scene.stack.folder / "keeper.log").open("a", encoding="utf-8") as log:
+    with (aftermath.stack.folder / "keeper.log").open("a", encoding="utf-8") as log:
         log.write(planted + "\n")
     wanted = {"it": secret}
-    in_redis = leaks(wanted, redis_contents(scene.stack.redis.url))
-    in_files = leaks(wanted, files_below(scene.stack.folder))
+    in_redis = leaks(wanted, redis_contents(aftermath.stack.redis.url))
+    in_files = leaks(wanted, files_below(aftermath.stack.folder))
     client.delete(*(f"planted:{kind}" for kind in puts))
 
     assert {f"it in redis {kind} planted:{kind} ({spelling})" for kind in puts} <= set(in_redis)
