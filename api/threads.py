@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from gevent import get_hub
 from gevent.monkey import is_module_patched
@@ -22,4 +22,21 @@ def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     if not is_module_patched("threading"):
         return work(*args, **kwargs)
-    return cast("T", get_hub().threadpool.apply(work, args, kwargs))
+    answer, error = get_hub().threadpool.apply(_ended, (work, args, kwargs))
+    if error is not None:
+        raise error
+    return cast("T", answer)
+
+
+def _ended(
+    work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[T | None, Exception | None]:
+    """What ``work`` returns, or what it raises.
+
+    gevent logs what a function in its pool raises, with its traceback, although the caller gets it
+    as well: a refused request would be an error of ours, and what it says would be in the log.
+    """
+    try:
+        return work(*args, **kwargs), None
+    except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it
+        return None, error

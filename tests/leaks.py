@@ -20,7 +20,7 @@ __all__ = ["Place", "command_lines", "files_below", "leaks", "redis_contents", "
 Place = tuple[str, bytes]
 
 #: So many characters of a secret in a row are no coincidence.
-_PIECE = 16
+_PIECE = 12
 
 
 def spellings(secret: str) -> dict[str, bytes]:
