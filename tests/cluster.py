@@ -57,7 +57,9 @@ class FrontEnd:
         self.http.trust_env = False
         self.http.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=300))
 
-    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None, **more: Any) -> Any:
+    def send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, **more: Any
+    ) -> Any:
         """One request; its response."""
         with self.host.inside():
             return self.http.request(method, f"{self.url}{path}", json=body, timeout=120, **more)

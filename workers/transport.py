@@ -251,18 +251,20 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             GATE.hub.call_later(_UNBLOCK_AGAIN_S, self.follow_gate)
 
     def leave_if_silent(self) -> None:
-        """Close the connection if its BRPOP should have been answered long ago; kombu makes another.
+        """Close the connection if its BRPOP should have been answered long ago.
 
-        The host of Redis, or something on the way, has forgotten the connection, or its kernel waits
-        longer and longer before it sends once more what was lost. A Redis that was just slow has
-        answered here as well.
+        kombu makes another. Redis' host, or something on the way, has forgotten this one, or its
+        kernel waits longer and longer before it sends once more what was lost. A Redis that was
+        just slow has answered here as well.
         """
         connection = self._in_poll
         if not connection or not connection._sock or self._brpop_sent_at is None:
             return
         waited = time.monotonic() - self._brpop_sent_at
         if waited > self.brpop_timeout + _OVERDUE_S and not _socket_readable(connection._sock):
-            _log.warning("Redis answers, but not to the BRPOP of %.0f s ago: connecting anew", waited)
+            _log.warning(
+                "Redis answers, but not to the BRPOP of %.0f s ago: connecting anew", waited
+            )
             connection.disconnect()
 
     def basic_cancel(self, consumer_tag: str) -> None:

@@ -1,0 +1,78 @@
+"""What becomes of calls to a Redis that has fallen silent, on real connections."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chat.connection import KEEPALIVE, connect, redis_errors
+from chat.errors import QueueUnavailable
+
+
+class Redis:
+    """Says OK to whatever comes, until it is ``silent``; ``accepted`` has all who connected."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}/0"
+        self.silent = False
+        self.accepted: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:  # It was closed.
+                return
+            self.accepted.append(connection)
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        while commands := connection.recv(65536).count(b"*"):
+            if not self.silent:
+                connection.sendall(b"+OK\r\n" * commands)
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join(10)
+        for connection in self.accepted:
+            connection.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Redis]:
+    """A server that can fall silent."""
+    server = Redis()
+    yield server
+    server.close()
+
+
+def test_a_silent_redis_is_tried_as_often_as_was_said(server: Redis) -> None:
+    """A try that has to connect is one try: connecting is not tried again and again within it."""
+    client = connect(server.url, timeout_s=0.2, retries=2)
+    client.ping()
+    server.silent = True
+    with pytest.raises(QueueUnavailable), redis_errors():
+        client.ping()
+
+    # Once on the connection that stood, twice on new ones.
+    assert len(server.accepted) == 3
+
+
+@pytest.mark.skipif(not KEEPALIVE, reason="this system has none of the options")
+def test_a_connection_to_redis_asks_whether_the_other_side_is_still_there(server: Redis) -> None:
+    """Within seconds: a subscription only listens, and would wait for hours."""
+    pool = connect(server.url).connection_pool
+    connection: Any = pool.get_connection()
+    sock: socket.socket = connection._sock
+    found = {name: sock.getsockopt(socket.IPPROTO_TCP, name) for name in KEEPALIVE}
+    pool.disconnect()
+
+    assert found == KEEPALIVE
