@@ -14,7 +14,7 @@ from chat.errors import QueueUnavailable
 
 
 class Redis:
-    """Says OK to whatever comes, until it is ``silent``; ``accepted`` has all who connected."""
+    """Says OK to whatever comes, or PONG, until it is ``silent``; ``accepted`` has all who connected."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -34,9 +34,9 @@ class Redis:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        while commands := connection.recv(65536).count(b"*"):
+        while command := connection.recv(65536):  # One at a time: each waits for its answer.
             if not self.silent:
-                connection.sendall(b"+OK\r\n" * commands)
+                connection.sendall(b"+PONG\r\n" if b"PING" in command else b"+OK\r\n")
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
