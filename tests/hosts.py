@@ -17,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,17 +72,17 @@ class _Namespace:
             _ended_with_us(["unshare", "--net", "--uts", "sleep", "infinity"]),
             stdin=subprocess.DEVNULL,
         )
-        ours = os.readlink("/proc/self/ns/net")
+        ours = Path("/proc/self/ns/net").readlink()
         eventually(lambda: self._is_made(ours), what=f"the namespace of {name}")
         self.run(*python("-c", f"import socket; socket.sethostname({name!r})"))
         self.run("ip", "link", "set", "lo", "up")
         # What a dead process leaves open is forgotten within seconds, as if the power had failed.
         self.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_orphan_retries")
 
-    def _is_made(self, ours: str) -> bool:
+    def _is_made(self, ours: Path) -> bool:
         folder = Path(f"/proc/{self.pid}")
         # It is made before the program is replaced by the one that sleeps.
-        made = os.readlink(folder / "ns/net") != ours
+        made = (folder / "ns/net").readlink() != ours
         return made and (folder / "comm").read_text().strip() == "sleep"
 
     @property

@@ -251,11 +251,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             GATE.hub.call_later(_UNBLOCK_AGAIN_S, self.follow_gate)
 
     def leave_if_silent(self) -> None:
-        """Close the connection if its BRPOP should have been answered long ago; kombu makes another.
+        """Close the connection if its BRPOP should have been answered long ago.
 
-        The host of Redis, or something on the way, has forgotten the connection, or its kernel waits
-        longer and longer before it sends once more what was lost. A Redis that was just slow has
-        answered here as well.
+        kombu makes another. Redis' host, or something on the way, has forgotten this one, or its
+        kernel waits longer and longer before it sends once more what was lost. A Redis that was
+        just slow has answered here as well.
         """
         connection = self._in_poll
         if not connection or not connection._sock or self._brpop_sent_at is None:

@@ -97,9 +97,8 @@ def test_a_silent_redis_is_waited_for_and_nothing_is_lost(cluster, fronts):
             # One after the other they would be told so after minutes.
             codes = {each.result(60).json()["error"]["code"] for each in refused}
         cluster.network["redis"].heal()
-        healed = len(load1.asked), len(load2.asked)
-        for load, begin in zip((load1, load2), healed, strict=True):
-            eventually(lambda load=load, begin=begin: "answered" in told(load, begin))
+        healed = [(load, len(load.asked)) for load in (load1, load2)]
+        eventually(lambda: all("answered" in told(load, begin) for load, begin in healed))
     account = cluster.account(load1, load2)
     late.child.stop()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 
-from workers.transport import Gate
+from workers.transport import Channel, Gate
 
 PEOPLE, BATCH = "chat.ollama", "chat.ollama.batch"
 
@@ -106,3 +109,53 @@ def test_a_drained_provider_shuts_every_queue(gate):
 
     assert (shut, asks, still) == ([False, False], True, [False, False])
     assert [gate.is_open(queue) for queue in (PEOPLE, BATCH)] == [True, False]
+
+
+class Line:
+    """A connection to Redis on which nothing has come."""
+
+    def __init__(self, sock):
+        self._sock = sock
+
+    def disconnect(self):
+        self._sock = None
+
+
+def waiting(sock, seconds):
+    """A channel whose BRPOP was sent so many seconds ago."""
+    channel = Channel.__new__(Channel)
+    channel.brpop_timeout = 1
+    channel._in_poll = Line(sock)
+    channel._brpop_sent_at = time.monotonic() - seconds
+    return channel
+
+
+@pytest.mark.parametrize(
+    ("sent_s_ago", "came", "stays"),
+    [
+        pytest.param(60, b"", False, id="overdue"),
+        pytest.param(60, b"*-1", True, id="the reply is here, unread"),
+        pytest.param(0, b"", True, id="not yet due"),
+    ],
+)
+def test_a_connection_that_redis_has_forgotten_is_left(gate, sent_s_ago, came, stays):
+    """As soon as Redis is known to answer on another one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(came)
+        channel = waiting(ours, sent_s_ago)
+        gate.channels.add(channel)
+        gate.redis_answers()
+
+        assert (channel._in_poll._sock is not None) == stays
+
+
+def test_a_channel_without_a_brpop_has_none_that_is_overdue(gate):
+    """Every queue is shut, or the connection has just been lost."""
+    channel = waiting(None, 60)
+    gate.channels.add(channel)
+    gate.redis_answers()
+    channel._in_poll = None
+    gate.redis_answers()
+
+    assert channel._in_poll is None
