@@ -1,7 +1,7 @@
 """Requests and files that nobody sends by mistake, at a real front end with a real keeper.
 
-Each is refused with an error that names the fault. Nothing of it is queued or called, and no process
-ends, hangs or grows.
+Each is refused with an error that names the fault. Nothing of it is queued or called, and no
+process ends, hangs or grows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import ExitStack, closing
+from email.message import Message
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def filled(unit, head=b'{"a":[', tail=b"0]}"):
 
 KEYS = b"{" + b",".join(b'"%d":0' % number for number in range(MAX_VALUES - 1)) + b"}"
 BODIES = [
+    # What Python cannot read, and what it reads and should not.
     pytest.param(b"[" * 90_000, "nested too deeply", id="90,000 levels"),
     pytest.param(b'{"a":' * 100_000, "more than 100000 values", id="100,000 levels"),
     pytest.param(b'{"a":' * 65 + b"0" + b"}" * 65, "at most 64 levels", id="65 levels"),
@@ -92,9 +94,7 @@ BODIES = [
     pytest.param(
         filled(b"0,", b'{"model":"m","messages":['), "more than 100000", id="10 MB of faults"
     ),
-    pytest.param(filled(b'"', b"{", b""), "more than 100000 values", id="10 MB of quotes")
-    if False
-    else pytest.param(filled(b'","', b'{"a":"', b'"}'), "not JSON", id="10 MB of quotes"),
+    pytest.param(filled(b'\\"', b'{"', b""), "not JSON", id="10 MB of quotes"),
     pytest.param(KEYS, "is not a known field", id="as many unknown fields as there may be"),
 ]
 
@@ -128,7 +128,9 @@ def connected(stack, sent):
 
 
 def head(*lines, target="/v1/jobs", method="POST"):
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: chatd", *lines, "", ""]).encode("latin1")
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: chatd", *lines, "", ""]).encode(
+        "latin1"
+    )
 
 
 WHOLE = json.dumps(CHAT).encode()
@@ -158,7 +160,7 @@ LENGTH = f"Content-Length: {len(WHOLE)}"
     ],
 )
 def test_what_is_no_good_http_is_refused(stack, sent, status):
-    """Two readings of one request are how one is smuggled in behind another."""
+    """Where two servers read one request differently, another one can be smuggled in behind it."""
     assert answered(stack, sent)[0] == status
 
 
@@ -265,10 +267,9 @@ def upload(stack, name, content):
     [
         pytest.param(b"filename*=UTF-8''a%0d%0aX-Evil:%201", id="line break"),
         pytest.param(b"filename*=UTF-8''a%00b", id="NUL"),
-        pytest.param("filename=\"a\u2028b\"".encode(), id="line separator"),
-        pytest.param("filename=\"a\u202eb\"".encode(), id="right to left"),
+        pytest.param('filename="a\u2028b"'.encode(), id="line separator"),
+        pytest.param('filename="a\u202eb"'.encode(), id="right to left"),
         pytest.param(b'filename="a\x0bb"', id="control character"),
-        pytest.param(b"filename*=UTF-16''%ff%feb", id="another charset"),
         pytest.param(b'filename="' + b"a" * 300 + b'"', id="long"),
     ],
 )
@@ -301,12 +302,9 @@ def test_any_other_file_name_comes_back_as_it_was(stack, name):
     stack.http.delete(url, timeout=60)
 
     assert made["filename"] == name
-    # http.client reads headers as Latin-1 and undoes what RFC 2231 adds.
-    from email.message import Message
-
-    message = Message()
-    message["Content-Disposition"] = got.headers["Content-Disposition"]
-    assert message.get_filename() == name
+    header = Message()
+    header["Content-Disposition"] = got.headers["Content-Disposition"]
+    assert header.get_filename() == name
     assert "X-Evil" not in got.headers
 
 
@@ -347,11 +345,7 @@ FILES = [
     ),
     pytest.param(b"\0" * 10**6, ["invalid_request"], "not JSON", id="NUL"),
     pytest.param(line().replace(b'"a"', b'"\\ud800"'), ["invalid_request"], "half", id="surrogate"),
-    pytest.param(line().decode().encode("utf-16"), ["invalid_request"] * 2, "UTF-8", id="UTF-16")
-    if False
-    else pytest.param(
-        line().decode().encode("utf-16"), ["invalid_request"], "not UTF-8", id="UTF-16"
-    ),
+    pytest.param(line().decode().encode("utf-16"), ["invalid_request"], "not UTF-8", id="UTF-16"),
     pytest.param(b"\xef\xbb\xbf" + line(), ["invalid_request"], "byte order mark", id="BOM"),
     pytest.param(b"\x80\n" * 10**5, ["invalid_request"] * 100, "not UTF-8", id="100,000 bad lines"),
     pytest.param(
@@ -360,18 +354,24 @@ FILES = [
 ]
 
 
+def run_over(stack, kind, content, fields):
+    """A batch or an evaluation that began with a file of this content, once it is over."""
+    file_id = upload(stack, b'filename="in.jsonl"', content).json()["id"]
+    url = f"{stack.url}/v1/{kind}"
+    made = stack.http.post(url, json={"input_file_id": file_id, **fields}, timeout=60)
+    assert made.status_code == 200, made.text
+
+    def ended():
+        found = stack.http.get(f"{url}/{made.json()['id']}", timeout=60).json()
+        return found if found["status"] in OVER else None
+
+    return eventually(ended, within_s=60, what="it is over")
+
+
 @pytest.mark.parametrize(("content", "codes", "words"), FILES)
 def test_a_file_of_hostile_lines_fails_its_batch(stack, content, codes, words):
     """Every fault is told by its line, up to a hundred of them, and no line is sent."""
-    file_id = upload(stack, b'filename="in.jsonl"', content).json()["id"]
-    body = {"input_file_id": file_id, "endpoint": "/v1/chat", "completion_window": "1h"}
-    batch_id = stack.http.post(f"{stack.url}/v1/batches", json=body, timeout=60).json()["id"]
-
-    def ended():
-        found = stack.http.get(f"{stack.url}/v1/batches/{batch_id}", timeout=60).json()
-        return found if found["status"] in OVER else None
-
-    batch = eventually(ended, within_s=60, what=f"{batch_id} is over")
+    batch = run_over(stack, "batches", content, {"endpoint": "/v1/chat", "completion_window": "1h"})
 
     assert batch["status"] == "failed"
     assert [fault["code"] for fault in batch["errors"]["data"]] == codes
@@ -381,16 +381,8 @@ def test_a_file_of_hostile_lines_fails_its_batch(stack, content, codes, words):
 @pytest.mark.parametrize("content", [case.values[0] for case in FILES], ids=[c.id for c in FILES])
 def test_a_dataset_of_hostile_lines_fails_its_evaluation(stack, content):
     """The same files as samples."""
-    file_id = upload(stack, b'filename="in.jsonl"', content).json()["id"]
     suite = {"name": "n", "models": ["echo"], "scorers": [{"type": "exact"}]}
-    body = {"input_file_id": file_id, "suite": suite}
-    run_id = stack.http.post(f"{stack.url}/v1/evaluations", json=body, timeout=60).json()["id"]
-
-    def ended():
-        found = stack.http.get(f"{stack.url}/v1/evaluations/{run_id}", timeout=60).json()
-        return found if found["status"] in OVER else None
-
-    run = eventually(ended, within_s=60, what=f"{run_id} is over")
+    run = run_over(stack, "evaluations", content, {"suite": suite})
 
     assert (run["status"], run["samples"]) == ("failed", 0)
     assert 1 <= len(run["errors"]["data"]) <= 100
