@@ -9,12 +9,13 @@ from typing import IO
 
 from flask import Response, g, request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.access import caller
 from api.frontend import FrontEnd
 from api.headers import idempotency_key
 from api.output import json_response
+from api.unread import STALL_S
 from chat.errors import InvalidRequest, QueueUnavailable
 from chat.formats.chat import ChatCall, parse_chat
 from chat.jobs import NewJob, new_job_id
@@ -111,6 +112,10 @@ def read_body() -> bytes:
         # gunicorn reads the body when it is asked for, so that a broken one shows up here.
         raise InvalidRequest(
             f"the chunks of the body are malformed ({type(error).__name__}); send it whole"
+        ) from error
+    except ClientDisconnected as error:
+        raise InvalidRequest(
+            f"the body broke off, or nothing of it came for {STALL_S:g} s; send it whole"
         ) from error
     if request.content_length is not None and len(raw) < request.content_length:
         raise InvalidRequest(

@@ -23,6 +23,7 @@ from werkzeug.sansio.multipart import (
     NeedData,
 )
 
+from api.unread import STALL_S
 from chat.errors import InvalidRequest
 from chat.formats.strict_json import shown
 
@@ -155,7 +156,7 @@ def _read(stream: IO[bytes]) -> bytes:
         # gunicorn reads the body when it is asked for, so that a broken one shows up here.
         raise _broken(f"its chunks are malformed: {type(error).__name__}") from error
     except ClientDisconnected as error:
-        raise _broken("it broke off") from error
+        raise _broken(f"it broke off, or nothing of it came for {STALL_S:g} s") from error
 
 
 def _broken(why: str) -> InvalidRequest:

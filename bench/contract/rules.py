@@ -37,7 +37,7 @@ RULES = (
     ),
     _rule(
         rf"model|suite\.(models|scorers){_AT}(\.model)?",
-        "leads nowhere|is not known|cloud|empty",
+        "names no model|forward it to ollama.com",
         "where a name leads is in the configuration",
     ),
     _rule(
@@ -46,7 +46,11 @@ RULES = (
         "to a schema 1.0 is an integer; here nothing is taken for what it is not",
     ),
     _rule(r"(.*\.)?timeout_s", "max_timeout_s", "the limit is the configuration's"),
-    _rule(r"tool_choice.*", "tools", "a choice has to be among the tools"),
+    _rule(
+        r"tool_choice.*",
+        "there are no tools|tools has no such function",
+        "a choice has to be among the tools",
+    ),
     _rule(
         rf"messages{_AT}\.tool_calls{_AT}\.function\.arguments",
         "holds a JSON object",
@@ -66,6 +70,7 @@ RULES = (
         "^evaluation .*(nothing to ask again|can be retried when|has no report)",
         "what an evaluation has come to by then",
     ),
+    _rule("messages", "^image .* is no PNG", "whether bytes are an image that the provider takes"),
     _rule("", "answered 4", "the provider refused it", code="upstream_(rejected|auth)"),
 )
 

@@ -82,6 +82,48 @@ def test_a_client_that_is_gone_is_no_trouble(
     assert "cannot be read" in caplog.text
 
 
+class Connection:
+    """The caller's, of which a body is read; ``waits`` are the times that a read may take."""
+
+    def __init__(self) -> None:
+        self.waits: list[float | None] = []
+        self.ended = False
+
+    def settimeout(self, seconds: float | None) -> None:
+        self.waits.append(seconds)
+
+    def shutdown(self, _: int) -> None:
+        self.ended = True
+
+
+class Stalled:
+    """A body of which nothing more comes."""
+
+    def read(self, _: int = -1) -> bytes:
+        raise TimeoutError("timed out")
+
+
+@pytest.mark.parametrize("length", ["100", None], ids=["with its length", "in chunks"])
+def test_a_body_that_stops_coming_is_refused_and_its_connection_ended(
+    client: Any, length: str | None
+) -> None:
+    """Whoever sends nothing keeps no greenlet; the answer may take as long as it takes."""
+    connection = Connection()
+    environ = {
+        "wsgi.input": Stalled(),
+        "wsgi.input_terminated": True,
+        "gunicorn.socket": connection,
+        "CONTENT_LENGTH": length or "",
+    }
+    response = client.post("/v1/chat", environ_overrides=environ)
+    waits = list(connection.waits)
+    response.close()
+
+    assert response.status_code == 400
+    assert "nothing of it came for 30 s" in response.json["error"]["message"]
+    assert (waits, connection.waits[2:], connection.ended) == ([30, None], [30], True)
+
+
 def test_what_was_accepted_is_left_alone(client: Any) -> None:
     """Its body was read by the view, if at all."""
     body = io.BytesIO(b" " * SIZE)

@@ -146,6 +146,16 @@ def test_a_file_is_uploaded_listed_read_and_deleted(front: FrontEnd) -> None:
     assert front.on_disk() == set()
 
 
+def test_what_is_not_there_is_no_error_of_the_log(front: FrontEnd) -> None:
+    """It is looked for in a thread, whose exceptions gevent would log by itself."""
+    an_id = "0" * 26
+    paths = [f"files/file-{an_id}", f"batches/batch_{an_id}", f"evaluations/eval_{an_id}/report"]
+    statuses = [front.http.get(f"{front.url}/v1/{path}", timeout=60).status_code for path in paths]
+
+    assert statuses == [404, 404, 404]
+    assert "Traceback" not in front.child.output()
+
+
 def test_a_range_of_a_file_is_sent(front: FrontEnd) -> None:
     """Across the pieces it is read in."""
     content = os.urandom(300_000)
