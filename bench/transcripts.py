@@ -229,6 +229,11 @@ def refusals(show: Transcripts) -> None:
     )
     show.error("file_not_found", "no file has this id", f"/v1/files/{new_id('file-')}")
     show.error("batch_not_found", "no batch has this id", f"/v1/batches/{new_id('batch_')}")
+    show.error(
+        "evaluation_not_found",
+        "no evaluation has this id",
+        f"/v1/evaluations/{new_id('eval_')}",
+    )
     show.error("model_not_found", "no list has it", "/v1/models/nobody/knows-it")
     show.error("not_found", "no such path", "/v1/chats")
     show.error("method_not_allowed", "GET where only POST is", "/v1/chat")
