@@ -10,7 +10,7 @@ from chat.jobs import new_id, new_job_id
 from tests.stack import Stack
 from tests.waiting import eventually
 
-__all__ = ["before_the_end", "outages", "refused"]
+__all__ = ["before_the_end", "outages", "refused", "turned_away"]
 
 
 def refused(stack: Stack) -> dict[str, str]:
@@ -31,6 +31,17 @@ def refused(stack: Stack) -> dict[str, str]:
         "an unknown model": _code(stack, "GET", "/v1/models/nobody/knows-it"),
         "an unknown path": _code(stack, "GET", "/v1/chats"),
         "another method": _code(stack, "DELETE", "/v1/chat"),
+    }
+
+
+def turned_away(stack: Stack, key: str) -> dict[str, str]:
+    """What callers hear who may not; ``key`` is one of a call a minute, and no admin's."""
+    wrong = {"Authorization": f"Bearer {key}-and-more"}
+    right = {"Authorization": f"Bearer {key}"}
+    return {
+        "a key that is not known": _code(stack, "GET", "/v1/jobs", headers=wrong),
+        "a call for admins": _code(stack, "GET", "/metrics", headers=right),
+        "a call too many": _code(stack, "GET", "/v1/jobs", headers=right),
     }
 
 

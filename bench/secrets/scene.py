@@ -13,7 +13,8 @@ import redis
 import requests
 
 from bench.secrets.cases import CASES, ROUTES, script
-from bench.secrets.refusals import before_the_end, outages, refused
+from bench.secrets.refusals import before_the_end, outages, refused, turned_away
+from chat.access import hash_of
 from tests.leaks import Place, command_lines, files_below, redis_contents
 from tests.servers import ROOT, RedisProcess, python
 from tests.stack import Stack
@@ -29,7 +30,14 @@ KEYS = {
     "kimi": "sk-kimi-from-its-file-Uo4Ie8Aa2Yy6Ww0Bb3Nn7Mm",
 }
 REDIS_PASSWORD = "redis-password-7c1e5a9d3b8f2460"  # noqa: S105 - made up, and looked for
-SECRETS = {**KEYS, "the password of Redis": REDIS_PASSWORD}
+CALLER = "chatd-of-whoever-asks-8Yd3Kq6Wv1Rz5Tm0Xc"
+LIMITED = "chatd-of-one-call-a-minute-2Jh7Pn4Bs9Lf6Gw"
+SECRETS = {
+    **KEYS,
+    "the password of Redis": REDIS_PASSWORD,
+    "the key of a caller": CALLER,
+    "the key of another": LIMITED,
+}
 
 #: How calls end to which something happens while, or because, nobody answers.
 ACCIDENTS = {
@@ -75,6 +83,7 @@ class Scene:
             folder,
             {name: f"{self.upstream.url}/{name}" for name in ("ollama", *KEYS)},
             environ={
+                "CHATD_API_KEY": CALLER,
                 "OLLAMA_CLOUD_KEY": KEYS["ollama_cloud"],
                 "OPENROUTER_API_KEY": KEYS["openrouter"],
                 "OPENCODE_API_KEY": KEYS["opencode"],
@@ -83,8 +92,15 @@ class Scene:
             settings=_SETTINGS,
             # What one case is refused must not close the way for the next.
             tail="\n".join(
-                f'[[chatd.providers.{name}.limits]]\nmatch = "*"\nper_model = true'
-                for name in ("ollama", *KEYS)
+                [
+                    *(
+                        f'[[chatd.providers.{name}.limits]]\nmatch = "*"\nper_model = true'
+                        for name in ("ollama", *KEYS)
+                    ),
+                    f'[[chatd.keys]]\nname = "all"\nsha256 = "{hash_of(CALLER)}"\nadmin = true',
+                    f'[[chatd.keys]]\nname = "one"\nsha256 = "{hash_of(LIMITED)}"',
+                    "requests_per_minute = 1",
+                ]
             ),
             redis=server,
         )
@@ -93,6 +109,7 @@ class Scene:
         self.key_file.write_text(f"KIMI_API_KEY={KEYS['kimi']}\n", "utf-8")
         before, after = self.stack.config_file.read_text("utf-8").rsplit("/nonexistent", 1)
         self.stack.config_file.write_text(before + str(self.key_file) + after, "utf-8")
+        self.stack.http.headers["Authorization"] = f"Bearer {CALLER}"
         self.stack.http.hooks["response"].append(self._heard)
 
     def _heard(self, reply: requests.Response, **_: Any) -> None:
@@ -112,7 +129,7 @@ class Scene:
         self._forget_refusals()
         self._evaluation()
         self._forget_refusals()
-        self.refusals |= refused(self.stack)
+        self.refusals |= refused(self.stack) | turned_away(self.stack, LIMITED)
 
     def break_down(self) -> None:
         """What happens when a part fails; afterwards all of it runs again, but for the upstream."""
