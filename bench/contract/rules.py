@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["RULES", "Rule", "rule_for"]
+__all__ = ["RULES", "TEXT_IN_A_FORM", "Rule", "rule_for"]
+
+#: Why chatd takes what the schema of a form seems to forbid.
+TEXT_IN_A_FORM = "a part of a form is text, whatever type its value had"
 
 
 @dataclass(frozen=True, slots=True)

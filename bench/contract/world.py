@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.upstream import Upstream
+from chat.access import hash_of
 from tests.stack import Stack
 from tests.waiting import eventually
 
-__all__ = ["filled", "running"]
+__all__ = ["KEY", "filled", "running"]
+
+#: Whoever calls has it; everything may be done with it.
+KEY = "chatd-of-the-contract"
 
 #: How many there are of each thing: some calls end or delete what they are given.
 _COPIES = 12
@@ -46,8 +50,10 @@ def running() -> Iterator[Stack]:
             {"ollama": upstream.url, "kimi": upstream.url},
             concurrency=16,
             environ={"KIMI_API_KEY": "sk-made-up"},
-            tail='[models]\nlocal_fast = "echo"\n',
+            tail=f'[[chatd.keys]]\nname = "all"\nsha256 = "{hash_of(KEY)}"\nadmin = true\n'
+            '[models]\nlocal_fast = "echo"\n',
         )
+        stack.http.headers["Authorization"] = f"Bearer {KEY}"
         try:
             stack.start()
             yield stack
