@@ -3,8 +3,8 @@
     python -m bench.secrets
 
 chatd's processes run on loopback with seven secrets, before an upstream that answers in every way
-an upstream can and repeats the key wherever it finds room for it. The exit code is 1 when a piece of a
-secret was found, or when an error class was not provoked.
+an upstream can and repeats the key wherever it finds room for it. The exit code is 1 when a piece
+of a secret was found, or when an error class was not provoked.
 """
 
 from __future__ import annotations
