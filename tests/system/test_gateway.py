@@ -154,7 +154,13 @@ def test_a_plain_proxy_writes_uploads_to_its_disk(nginx):
     head, _, headers = form(30 * len(PIECE))
     address = ("127.0.0.1", int(nginx.control.rpartition(":")[2]))
     with socket.create_connection(address, timeout=60) as connection:
-        lines = ["POST /v1/files HTTP/1.1", "Host: x", *map(": ".join, headers.items()), "", ""]
+        lines = [
+            "POST /v1/files HTTP/1.1",
+            "Host: localhost",
+            *map(": ".join, headers.items()),
+            "",
+            "",
+        ]
         connection.sendall("\r\n".join(lines).encode() + head + PIECE * 20)
 
         assert eventually(nginx.on_disk, what="a body on nginx' disk")

@@ -128,7 +128,7 @@ def connected(stack, sent):
 
 
 def head(*lines, target="/v1/jobs", method="POST"):
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: chatd", *lines, "", ""]).encode(
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode(
         "latin1"
     )
 

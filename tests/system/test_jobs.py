@@ -176,7 +176,7 @@ def test_a_caller_that_hangs_up_cancels_its_call(stack, upstream):
     upstream.hold()
     body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "bye"}]})
     with socket.create_connection(("127.0.0.1", stack.port)) as caller:
-        head = f"POST /v1/chat HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         caller.sendall((head + body).encode())
         eventually(lambda: upstream.calls["bye"] == 1)
     eventually(lambda: "bye" in upstream.dropped_at)

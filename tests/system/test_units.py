@@ -165,7 +165,7 @@ def test_a_caller_waits_at_the_port_while_the_front_end_is_started_anew(systemd,
     with systemd.runs(api, tmp_path / "api.log"):
         before = requests.get(f"{stack.url}/health", timeout=30)
     early = socket.create_connection(("127.0.0.1", stack.port), timeout=30)
-    early.sendall(b"GET /health HTTP/1.1\r\nHost: chatd\r\nConnection: close\r\n\r\n")
+    early.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     with early, systemd.runs(api, tmp_path / "api.log"):
         after = early.recv(100)
 

@@ -80,7 +80,7 @@ class FrontEnd:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
         connection.sendall(
-            f"POST /v1/files HTTP/1.1\r\nHost: chatd\r\n{framing}\r\n"
+            f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n"
             f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n".encode()
         )
         connection.sendall(HEAD if length is not None else chunk(HEAD))

@@ -167,7 +167,9 @@ def test_what_stands_behind_an_answer_is_nobodys(
     """A second answer that nobody asked for is not taken for that to the next call."""
     good = good_body("kimi")
     twice, once = (Answer.of(good.replace(b"Paris", city)) for city in (b"unasked", b"Oslo"))
-    short = Answer.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", *twice.steps)
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+    # In one piece, so that it is there when the first answer is.
+    short = Answer.raw(head + b"".join(step for step in twice.steps if isinstance(step, bytes)))
     upstream.then(short, once)
     provider = make_provider("kimi", upstream)
     with pytest.raises(UpstreamProtocolError):
