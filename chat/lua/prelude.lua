@@ -132,8 +132,9 @@ local function end_job(id, from, to, response, error, token, now, detail)
     redis.call('ZREM', 'due', id)
   end
   redis.call('ZREM', 'deadlines', id)
-  redis.call('HINCRBY', 'acct', 'bytes', -tonumber(job[2]))
-  redis.call('HINCRBY', 'lane:' .. job[1], 'bytes', -tonumber(job[2]))
+  local less = 0 - tonumber(job[2])  -- Of nothing, a minus sign makes -0, which Redis (not Valkey) takes for no number.
+  redis.call('HINCRBY', 'acct', 'bytes', less)
+  redis.call('HINCRBY', 'lane:' .. job[1], 'bytes', less)
   redis.call('HDEL', key, 'request', 'watch', 'waiting')
   redis.call('HSET', key, 'ended', int(now), 'end_token', token, 'bytes', 0)
   local ttl = tonumber(job[4])

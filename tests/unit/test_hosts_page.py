@@ -1,4 +1,4 @@
-"""docs/hosts.md shows what bench.hosts prints: a row for every fault, and nothing lost in any."""
+"""docs/hosts.md shows what bench.hosts prints: every fault has its row, and none lost a job."""
 
 from __future__ import annotations
 
