@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
+JOBS ?= 3
 UV_VERSION := 0.13.9
 STARTED := $(shell date +%s)
 
@@ -28,8 +29,9 @@ demo: setup ## show chatd at work on a real model, then stop (an Ollama with a m
 up: setup ## the demo's set-up, kept running in the foreground until Ctrl-C
 	@$(BIN)/python -m deploy.demo.run --stay
 
+# Files side by side: most of their time the system tests wait for processes.
 test: setup ## run every test: unit, wire and system
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 unit: setup ## run the tests that need no socket (seconds)
 	$(BIN)/python -m pytest tests/unit
