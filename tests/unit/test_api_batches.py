@@ -20,7 +20,7 @@ from tests.fakes import gateway
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
-UNKNOWN = new_id("batch_")
+UNKNOWN = "batch_01m8km9gfkb29r7zz3sj4bf7jp"
 
 
 @pytest.fixture
@@ -204,7 +204,9 @@ class TestCreate:
 
         assert (response.status_code, _error(response)["code"]) == (400, "invalid_request")
 
-    @pytest.mark.parametrize("file_id", [new_id("file-"), "file-x", "../../etc/passwd"])
+    @pytest.mark.parametrize(
+        "file_id", ["file-01m8km9gfmvppyer5k7fy6x403", "file-x", "../../etc/passwd"]
+    )
     def test_an_unknown_file_is_404(
         self, client: Any, store: BatchStore, body: JSON, file_id: str
     ) -> None:

@@ -22,7 +22,7 @@ from tests.evaluations import a_suite
 from tests.fakes import gateway
 
 DATASET = b'{"id": "q1", "prompt": "What is 1?", "expected": 1}\n'
-UNKNOWN = new_id("eval_")
+UNKNOWN = "eval_01m8km9hca0fry9f33695ve0c8"
 
 
 @pytest.fixture
@@ -269,7 +269,9 @@ class TestCreate:
 
         assert (response.status_code, _error(response)["code"]) == (400, "invalid_request")
 
-    @pytest.mark.parametrize("file_id", [new_id("file-"), "file-x", "../../etc/passwd"])
+    @pytest.mark.parametrize(
+        "file_id", ["file-01m8km9hcbnah05k6vhxqmb5sv", "file-x", "../../etc/passwd"]
+    )
     def test_an_unknown_dataset_is_404(
         self, client: Any, store: EvaluationStore, body: JSON, file_id: str
     ) -> None:
