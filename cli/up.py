@@ -170,8 +170,8 @@ def check_fixed(config: ChatdConfig, fresh: ChatdConfig) -> None:
 class _Readiness:
     """Says once when everything is ready, or that it is late."""
 
-    def __init__(self, bind: str) -> None:
-        self._url = bind
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._began = time.monotonic()
         self._ready = self._late = False
 
@@ -180,11 +180,11 @@ class _Readiness:
             return
         self._ready = _ready(self._url)
         if self._ready:
-            _log.info("chatd is ready on http://%s", self._url)
+            _log.info("chatd is ready on %s", self._url)
         elif not self._late and time.monotonic() - self._began > _READY_S:
             self._late = True
             _log.warning(
-                "not ready after %.0f s; look at the lines above and at http://%s/ready",
+                "not ready after %.0f s; look at the lines above and at %s/ready",
                 _READY_S,
                 self._url,
             )
