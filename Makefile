@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
-JOBS ?= 3
+JOBS ?= 2
 UV_VERSION := 0.13.9
 STARTED := $(shell date +%s)
 
