@@ -246,7 +246,7 @@ def test_a_request_costs_one_round_trip_in_front_and_three_in_the_worker(stack):
     pops = (after["brpop"] - before["brpop"]) / 300
 
     assert {reply.status_code for reply in replies} == {200}
-    # The keeper and the heartbeat run scripts of their own, a few per second, however long it takes.
+    # The keeper and the heartbeat run scripts of their own, a few per second.
     assert 3.0 <= scripts < 3.5
     assert 1.0 <= pops < 1.5
 
