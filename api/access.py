@@ -116,8 +116,10 @@ def _check_host() -> None:
         host = urlsplit(f"//{request.host}").hostname or ""
     except ValueError:  # A bracket without its other half.
         host = ""
-    known = {urlsplit(origin).hostname for origin in front_end().config.allowed_origins}
-    if not (is_loopback(host) or is_address(host) or host in known):
+    if is_loopback(host) or is_address(host):
+        return
+    origins = front_end().config.allowed_origins
+    if host not in {urlsplit(origin).hostname for origin in origins}:
         raise Forbidden(
             f"chatd has no keys and was called as {shown(request.host)}; call it as localhost or "
             "by its address, or make keys with `chatd keys new NAME`"
