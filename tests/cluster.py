@@ -243,6 +243,8 @@ class Cluster:
 
     def account(self, *loads: Load) -> Account:
         """What became of all that was asked, held against what the upstream was asked."""
+        # A sender who got an error may have a job all the same, whose call is still out.
+        eventually(lambda: not self._live(), within_s=60, what="every job has ended")
         ledger = Ledger()
         ledger.look(self.store)
         asked = [one for load in loads for one in load.asked]
@@ -259,6 +261,11 @@ class Cluster:
         report: dict[str, Any] = json.loads(child.output())
         assert code == 0, child.output()
         return report
+
+    def _live(self) -> int:
+        """Jobs that have not ended."""
+        counters = self.store.counters()
+        return sum(counters.get(state, 0) for state in ("queued", "waiting", "calling"))
 
     def _redis_answers(self) -> bool:
         try:
