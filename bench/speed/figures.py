@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bench.speed.measure import Run
 
-__all__ = ["Bound", "Figure", "figure", "of", "ratio", "ratio_row"]
+__all__ = ["RATIO_HEAD", "Bound", "Figure", "figure", "of", "ratio", "ratio_row"]
 
 #: The head of a table of ratios.
 RATIO_HEAD = ("ratio", "pass 1", "pass 2", "all", "commit", "stretch", "")
