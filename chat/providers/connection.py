@@ -144,6 +144,9 @@ class _StoppableHTTP(HTTPConnection):
 
     response_class = BoundedResponse
 
+    #: What the request under way has of its head and body so far.
+    _unsent: list[bytes] | None = None
+
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers, as urllib3 does, with the attempt attached.
 
@@ -193,7 +196,22 @@ class _StoppableHTTP(HTTPConnection):
             # urllib3 lets the time limit for connecting hold for sending as well, which is too
             # little for a body with images on a slow line.
             self.timeout = attempt.silence_s
-        super().request(*args, **kwargs)
+        # http.client sends head and body by themselves: twice the work for the kernel, which wakes
+        # the other side twice.
+        self._unsent = []
+        try:
+            super().request(*args, **kwargs)
+            request = b"".join(self._unsent)
+        finally:
+            self._unsent = None
+        self.send(request)
+
+    def send(self, data: Any) -> None:
+        """Send ``data``, or keep it until the request is whole."""
+        if self._unsent is None:
+            super().send(data)
+        else:
+            self._unsent.append(data)
 
 
 class _StoppableHTTPS(_StoppableHTTP, HTTPSConnection):
