@@ -44,6 +44,9 @@ _SEPARATORS = (b",", b"[", b"{")
 _SILENCE_SLACK_S = 5.0
 
 
+#: json.dumps would make one for each body.
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 _NO_HEADERS: Mapping[str, str] = {}
 _JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -240,7 +243,7 @@ def _check(found: int, limit: int, what: str) -> None:
 def _encoded(body: JSON) -> bytes:
     """``body`` as ASCII, so that half a surrogate pair in a prompt is no fault either."""
     try:
-        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return _ENCODER.encode(body).encode("ascii")
     except (ValueError, RecursionError):
         raise InvalidRequest(
             "the request cannot be written as JSON: it holds NaN or Infinity, or is nested too "
