@@ -15,6 +15,7 @@ import struct
 import threading
 from typing import Any, Self
 
+import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidProxyURL
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -143,6 +144,9 @@ class _StoppableHTTP(HTTPConnection):
 
     response_class = BoundedResponse
 
+    #: What the request under way has of its head and body so far.
+    _unsent: list[bytes] | None = None
+
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers, as urllib3 does, with the attempt attached.
 
@@ -192,7 +196,22 @@ class _StoppableHTTP(HTTPConnection):
             # urllib3 lets the time limit for connecting hold for sending as well, which is too
             # little for a body with images on a slow line.
             self.timeout = attempt.silence_s
-        super().request(*args, **kwargs)
+        # http.client sends head and body by themselves: twice the work for the kernel, which wakes
+        # the other side twice.
+        self._unsent = []
+        try:
+            super().request(*args, **kwargs)
+            request = b"".join(self._unsent)
+        finally:
+            self._unsent = None
+        self.send(request)
+
+    def send(self, data: Any) -> None:
+        """Send ``data``, or keep it until the request is whole."""
+        if self._unsent is None:
+            super().send(data)
+        else:
+            self._unsent.append(data)
 
 
 class _StoppableHTTPS(_StoppableHTTP, HTTPSConnection):
@@ -234,7 +253,52 @@ _SOCKET_OPTIONS = [
 
 
 class StoppableAdapter(HTTPAdapter):
-    """requests over the connections above, directly or through an HTTP proxy."""
+    """requests over the connections above, directly or through an HTTP proxy; for a few URLs.
+
+    How a URL is reached, and whom it has to prove itself to, is looked up by the first call there
+    and kept for those that follow. Answers have a status, headers and a raw body, nothing else:
+    no cookies are read out of them, and no encoding is guessed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._ways: dict[str | None, tuple[HTTPConnectionPool, str]] = {}
+        super().__init__(**options)
+
+    def close(self) -> None:
+        """Close the connections that no call uses now."""
+        self._ways.clear()
+        super().close()
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: Any,
+        proxies: Any = None,
+        cert: Any = None,
+    ) -> HTTPConnectionPool:
+        """The pool whose connections lead to the URL of ``request``."""
+        way = self._ways.get(request.url)
+        if way is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            super().cert_verify(pool, request.url or "", verify, cert)
+            way = self._ways[request.url] = pool, super().request_url(request, proxies)
+        return way[0]
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: whom to trust is part of what was looked up."""
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """What the request line names: the path, or the whole URL for a proxy."""
+        way = self._ways.get(request.url)
+        return super().request_url(request, proxies) if way is None else way[1]
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """The answer, without what nobody here asks for."""
+        response = requests.Response()
+        response.status_code, response.reason = resp.status, resp.reason
+        response.headers, response.raw = resp.headers, resp
+        response.request, response.url = req, req.url or ""
+        return response
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools; the base class calls this while it is being built."""

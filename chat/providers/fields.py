@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from chat.errors import UpstreamProtocolError
@@ -24,7 +24,7 @@ def parse_json(text: str) -> Any:
     and would answer deep nesting with a RecursionError.
     """
     try:
-        return json.loads(text, parse_constant=_not_a_number)
+        return _DECODER.decode(text)
     except RecursionError:
         msg = "nested too deeply"
         raise ValueError(msg) from None
@@ -33,6 +33,10 @@ def parse_json(text: str) -> Any:
 def _not_a_number(constant: str) -> NoReturn:
     msg = f"{constant} is not JSON"
     raise ValueError(msg)
+
+
+#: json.loads would make one for each text.
+_DECODER = json.JSONDecoder(parse_constant=_not_a_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,9 @@ class Fields:
             return None
         if not isinstance(value, str):
             raise self.fault(key, "a string")
-        return self._masked(value.encode("utf-8", "replace").decode())
+        if not value.isascii():
+            value = value.encode("utf-8", "replace").decode()
+        return self._masked(value)
 
     def object_text(self, key: str) -> str | None:
         """An object as JSON text, or the text that stands in its place.
@@ -114,7 +120,7 @@ class Fields:
             value = {}
         if not isinstance(value, dict):
             raise self.fault(key, "an object")
-        return replace(self, values=value, path=self._path_of(key))
+        return self._part(value, self._path_of(key))
 
     def children(self, key: str) -> list[Fields]:
         """A list of objects; an empty list stands for a missing one."""
@@ -127,13 +133,14 @@ class Fields:
         for index, item in enumerate(value):
             if not isinstance(item, dict):
                 raise self._fault(f"{path}[{index}]", item, "an object")
-        return [
-            replace(self, values=item, path=f"{path}[{index}]") for index, item in enumerate(value)
-        ]
+        return [self._part(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
     def fault(self, key: str, expected: str) -> UpstreamProtocolError:
         """The error for a field that is not what it should be."""
         return self._fault(self._path_of(key), self.values.get(key), expected)
+
+    def _part(self, values: JSON, path: str) -> Fields:
+        return Fields(self.provider, self.status, values, path, self.secret)
 
     def _masked(self, text: str) -> str:
         return text.replace(self.secret, "***") if self.secret else text

@@ -9,19 +9,17 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
-from importlib import metadata
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from requests.auth import AuthBase
 
 from chat.addresses import is_loopback
 from chat.errors import ChatError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from chat.keys import Secret
 from chat.providers.classify import classify
-from chat.providers.connection import Attempt, StoppableAdapter
+from chat.providers.connection import Attempt
+from chat.providers.endpoint import Endpoint
 from chat.providers.error_text import status_inside
 from chat.providers.faults import AnswerTooLarge, network_error, stop_error
 from chat.providers.fields import Fields, parse_json
@@ -41,55 +39,16 @@ _MOST_ERROR_BYTES = _MIB
 _MOST_VALUES = 1_000_000
 _SEPARATORS = (b",", b"[", b"{")
 
-#: Connections kept per host. More calls than this at once work too, on connections of their own.
-_POOL_SIZE = 128
-
 #: The watchdog ends a silent call at its deadline. This much later the socket would do it by
 #: itself, so that even a mistake in the watchdog cannot hold a thread for ever.
 _SILENCE_SLACK_S = 5.0
 
 
-def _version() -> str:
-    try:
-        return metadata.version("chatd")
-    except metadata.PackageNotFoundError:
-        return "0"
+#: json.dumps would make one for each body.
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
-
-_HEADERS = {
-    "Accept": "application/json",
-    # A compressed answer that was cut short is one more way for half an answer to look whole.
-    "Accept-Encoding": "identity",
-    "User-Agent": f"chatd/{_version()}",
-}
-
-
-class _Bearer(AuthBase):
-    """Puts the key into the Authorization header.
-
-    An auth object rather than a header, since requests lets an entry in ~/.netrc replace a header.
-    For the same reason it is there without a key as well.
-    """
-
-    def __init__(self, secret: Secret | None) -> None:
-        self._secret = secret
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._secret is not None:
-            request.headers["Authorization"] = f"Bearer {self._secret.reveal()}"
-        return request
-
-
-class _Session(requests.Session):
-    """A session to which no answer is a redirect: the key and the prompt would go with it.
-
-    Telling requests not to follow is not enough: it would still read the whole body, of whatever
-    size, and prepare the request that is not to be made.
-    """
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        """No answer points anywhere."""
-        return None
+_NO_HEADERS: Mapping[str, str] = {}
+_JSON_HEADERS = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +70,12 @@ class _RawReply:
 
 
 class Upstream:
-    """Calls one provider over one session with a pool of connections; JSON both ways; thread-safe.
+    """Calls one provider over a pool of connections; JSON both ways; thread-safe.
 
     ``connect_timeout_s`` bounds connecting, TLS included, and ``max_body_bytes`` an answer. ``now``
     is the clock for hints that are dates, in seconds since the epoch. Proxies are taken from the
-    environment, except for an address of this very machine, which a proxy could not reach.
+    environment as it is at the first call, except for an address of this very machine, which a
+    proxy could not reach.
     """
 
     def __init__(
@@ -136,22 +96,14 @@ class Upstream:
         self._now = now
         parts = urlsplit(self._base_url)
         self._host = parts.netloc
-        self._is_local = is_loopback(parts.hostname or "")
-        self._session = _Session()
-        self._session.headers.update(_HEADERS)
-        self._session.auth = _Bearer(secret)
-        # Calls of different people go through one session.
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = StoppableAdapter(pool_maxsize=_POOL_SIZE)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._endpoint = Endpoint(self._base_url, secret, direct=is_loopback(parts.hostname or ""))
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r}, {self._base_url!r})"
 
     def close(self) -> None:
         """Close the connections that no call uses now."""
-        self._session.close()
+        self._endpoint.close()
 
     def post(
         self,
@@ -172,12 +124,12 @@ class Upstream:
         reached the upstream.
         """
         payload = _encoded(body)
-        typed = {"Content-Type": "application/json", **(headers or {})}
-        return self._call("POST", path, payload, deadline, cancelled, typed)
+        typed = {**_JSON_HEADERS, **headers} if headers else _JSON_HEADERS
+        return self._call("POST", path, typed, payload, deadline, cancelled)
 
     def get(self, path: str, *, deadline: Deadline, cancelled: Cancelled) -> Reply:
         """Fetch ``path`` under the base URL, held to the same limits; raises what ``post`` does."""
-        return self._call("GET", path, None, deadline, cancelled)
+        return self._call("GET", path, _NO_HEADERS, None, deadline, cancelled)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: object) -> UpstreamError:
         """The error that an error answer stands for; ``body`` is decoded JSON, or text."""
@@ -191,10 +143,10 @@ class Upstream:
         self,
         method: str,
         path: str,
+        headers: Mapping[str, str],
         payload: bytes | None,
         deadline: Deadline,
         cancelled: Cancelled,
-        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         remaining = deadline.remaining()
         if cancelled.is_set():
@@ -212,7 +164,7 @@ class Upstream:
         outcome: _RawReply | Exception
         with attempt:
             try:
-                outcome = self._exchange(attempt, method, path, payload, headers)
+                outcome = self._exchange(attempt, method, path, headers, payload)
             # requests lets some of urllib3's exceptions through; its own are OSErrors.
             except (OSError, urllib3.exceptions.HTTPError, AnswerTooLarge) as error:
                 outcome = error
@@ -229,21 +181,13 @@ class Upstream:
         attempt: Attempt,
         method: str,
         path: str,
+        headers: Mapping[str, str],
         payload: bytes | None,
-        headers: Mapping[str, str] | None,
     ) -> _RawReply:
         """One request and its answer; raises whatever requests and urllib3 raise."""
         connect_s = min(self._connect_timeout_s, attempt.silence_s)
-        response = self._session.request(
-            method,
-            f"{self._base_url}{path}",
-            data=payload,
-            headers=headers,
-            timeout=(connect_s, attempt.silence_s),
-            stream=True,
-            allow_redirects=False,
-            proxies={"http": "", "https": ""} if self._is_local else None,
-        )
+        timeout = connect_s, attempt.silence_s
+        response = self._endpoint.send(method, path, headers, payload, timeout)
         try:
             body = self._read(response)
         finally:
@@ -299,7 +243,7 @@ def _check(found: int, limit: int, what: str) -> None:
 def _encoded(body: JSON) -> bytes:
     """``body`` as ASCII, so that half a surrogate pair in a prompt is no fault either."""
     try:
-        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return _ENCODER.encode(body).encode("ascii")
     except (ValueError, RecursionError):
         raise InvalidRequest(
             "the request cannot be written as JSON: it holds NaN or Infinity, or is nested too "

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from chat.errors import UpstreamError, UpstreamUnavailable
+from chat.keys import Secret
 from chat.providers.upstream import Reply, Upstream
 from chat.types import Billed, Cancelled, Deadline
-from tests.upstream import Answer, End, ScriptedUpstream
+from tests.upstream import CERTIFICATE, Answer, End, ScriptedUpstream
 from tests.waiting import eventually
 
 ANSWER = {"done": True}
@@ -122,6 +123,27 @@ def test_an_entry_in_netrc_never_replaces_the_key(
     assert "authorization" not in without_key.headers
 
 
+@pytest.mark.parametrize(
+    ("secret", "sent"),
+    [
+        pytest.param(Secret(KEY), f"Bearer {KEY}", id="with a key"),
+        pytest.param(None, None, id="without"),
+    ],
+)
+def test_a_name_and_a_password_in_the_url_are_not_sent(
+    upstream: ScriptedUpstream,
+    make_upstream: Callable[..., Upstream],
+    secret: Secret | None,
+    sent: str | None,
+) -> None:
+    """requests would put them into the header, in place of the key."""
+    upstream.always(Answer.json(ANSWER))
+
+    post(make_upstream(f"http://eve:pass@127.0.0.1:{upstream.port}", secret=secret))
+
+    assert upstream.requests[0].headers.get("authorization") == sent
+
+
 def test_cookies_are_not_kept(
     upstream: ScriptedUpstream, make_upstream: Callable[..., Upstream]
 ) -> None:
@@ -146,6 +168,53 @@ def test_a_proxy_of_the_environment_is_used(
 
     assert post(make_upstream("http://models.test/v1")).fields.values == ANSWER
     assert upstream.requests[0].path == "http://models.test/v1/x"
+
+
+def test_a_host_that_is_excepted_is_reached_without_a_proxy(
+    upstream: ScriptedUpstream,
+    make_upstream: Callable[..., Upstream],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NO_PROXY counts for a whole domain; another host still goes through the proxy."""
+    monkeypatch.setenv("http_proxy", upstream.url)
+    monkeypatch.setenv("no_proxy", ".invalid")
+    upstream.always(Answer.json(ANSWER))
+
+    assert "nowhere.invalid" in unreachable(make_upstream("http://nowhere.invalid/v1")).message
+    assert upstream.requests == []
+    assert post(make_upstream("http://models.test/v1")).fields.values == ANSWER
+
+
+def test_a_bundle_of_authorities_is_also_known_by_its_other_name(
+    make_upstream: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CURL_CA_BUNDLE, as requests has it."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(CERTIFICATE))
+    with ScriptedUpstream(tls=True) as server:
+        server.always(Answer.json(ANSWER))
+
+        assert post(make_upstream(server.url)).fields.values == ANSWER
+
+
+def test_every_call_of_an_upstream_goes_through_its_proxy(
+    upstream: ScriptedUpstream,
+    make_upstream: Callable[..., Upstream],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the first call has looked up holds for the next, and after a close as well."""
+    monkeypatch.setenv("http_proxy", upstream.url)
+    upstream.always(Answer.json(ANSWER))
+    client = make_upstream("http://models.test/v1")
+
+    post(client)
+    client.close()
+    post(client)
+    client.get("/y", deadline=Deadline.after(60), cancelled=Cancelled())
+
+    url = "http://models.test/v1"
+    assert [request.path for request in upstream.requests] == [f"{url}/x", f"{url}/x", f"{url}/y"]
+    assert [request.method for request in upstream.requests] == ["POST", "POST", "GET"]
 
 
 def test_a_call_through_a_proxy_can_be_stopped(
