@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import gevent
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, Reject
 from celery.platforms import SecurityWarning
@@ -169,7 +170,11 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     queues = [queue_name(provider, lane) for lane in Lane]
     celery_worker = app.Worker(
         hostname=worker,
+        # Its threads are greenlets, as everything of this process is that waits. Celery's own pool
+        # of greenlets is made for another loop, which sleeps up to two seconds when all slots are
+        # taken; the hub is woken, under gevent as well.
         pool="threads",
+        use_eventloop=True,
         concurrency=threads,
         queues=queues,
         without_gossip=True,
@@ -242,8 +247,8 @@ def _follow_signals(stopping: threading.Event) -> None:
     """Let the gate find the hub, and make SIGTERM take effect at once.
 
     Celery notices the signal when the hub's poll returns, up to a second later, and would take and
-    run new messages until then. The signal arrives in the hub's own thread, where ``call_soon``
-    does not wake anybody: another thread has to call it.
+    run new messages until then. The signal arrives wherever the process just is, in a greenlet or
+    in gevent's own, which must not wait: a greenlet of its own wakes the hub.
     """
 
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -254,11 +259,11 @@ def _follow_signals(stopping: threading.Event) -> None:
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def shutting_down(**_: object) -> None:
         stopping.set()
-        threading.Thread(target=_end_soon).start()
+        gevent.spawn(_end_soon)
 
 
 def _end_soon() -> None:
-    """In a thread of its own: a signal handler must neither log nor wait."""
+    """Apart from the signal's handler, which must neither log nor wait."""
     _log.info("told to stop: calls are finished, nothing more is taken")
     if GATE.hub is not None:
         GATE.hub.call_soon(lambda: None)

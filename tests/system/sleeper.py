@@ -1,9 +1,16 @@
 """A Celery worker whose task counts its starts and sleeps: for the tests of the transport alone.
 
-Arguments: Redis URL, threads, seconds a task takes, queues.
+Its threads are greenlets, as those of a worker. Arguments: Redis URL, threads, seconds a task
+takes, queues.
 """
 
+# ruff: noqa: E402 - nothing may be imported before it is replaced
+
 from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
 
 import sys
 import threading
@@ -51,6 +58,7 @@ threading.Thread(target=follow_gate, daemon=True).start()
 worker = app.Worker(
     hostname="sleeper@test",
     pool="threads",
+    use_eventloop=True,
     concurrency=int(threads),
     queues=queues,
     without_gossip=True,

@@ -13,7 +13,7 @@ import celery.apps.worker
 from celery.exceptions import Reject
 from celery.utils.log import get_logger, get_multiprocessing_logger, get_task_logger
 from chat.logs import configure
-from workers.__main__ import quiet_celery
+from workers.processes import quiet_celery
 from workers.app import make_celery
 configure("worker kimi", "info")
 quiet_celery()
