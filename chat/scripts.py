@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +44,47 @@ _NAMES = (
 )
 
 
+#: Where the next definition of a shared file begins: all are `local` and stand at the margin.
+_DEFINITION = re.compile(r"^(?=local )", re.MULTILINE)
+_DEFINED = re.compile(r"\blocal (?:function )?(\w+(?:, \w+)*)")
+_COMMENT = re.compile(r"--.*")
+_NAME = re.compile(r"\w+")
+
+
 def load_script(name: str) -> str:
-    """The text of ``chat/lua/<name>.lua`` behind what all scripts share."""
+    """The text of ``chat/lua/<name>.lua`` behind what it needs of that which all scripts share.
+
+    Redis runs all of a script at each call, and making every shared function would take it longer
+    than most scripts do. What a script does not name, nor anything that it names, is left out.
+    """
     folder = files("chat") / "lua"
-    return "\n".join((folder / f"{part}.lua").read_text() for part in (*_PRELUDE, name))
+    script = (folder / f"{name}.lua").read_text()
+    needed = _names(script)
+    kept: list[str] = []
+    # A definition names only what stands before it.
+    for text, defined, names in reversed(_shared()):
+        if not needed.isdisjoint(defined):
+            needed |= names
+            kept.append(text)
+    return "".join([*reversed(kept), script])
+
+
+@cache
+def _shared() -> list[tuple[str, set[str], set[str]]]:
+    """The shared definitions in their order: the text, the names it defines, those it contains."""
+    folder = files("chat") / "lua"
+    whole = "\n".join((folder / f"{part}.lua").read_text() for part in _PRELUDE)
+    _, *texts = _DEFINITION.split(_COMMENT.sub("", whole))
+    return [(text, _defined(text), _names(text)) for text in texts]
+
+
+def _defined(text: str) -> set[str]:
+    first, *_inner = _DEFINED.findall(text)
+    return set(first.split(", "))
+
+
+def _names(script: str) -> set[str]:
+    return set(_NAME.findall(_COMMENT.sub("", script)))
 
 
 class Scripts:

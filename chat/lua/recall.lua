@@ -6,7 +6,9 @@ local RECALL_MS = 15000  -- longer than a worker takes that beats every 5 s and 
 -- restart or a fail-over; that this is so is noticed by whichever script asks first.
 local function life(now)
   local info = redis.pcall('INFO', 'server')
-  local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+  -- A plain search first: a pattern would be tried at each byte of all that stands before.
+  local at = type(info) == 'string' and string.find(info, 'run_id:', 1, true)
+  local run = at and string.match(info, '^run_id:(%x+)', at) or ''
   local known = redis.call('MGET', 'chatd:run', 'chatd:life', 'chatd:alive')
   if known[1] == run and known[2] then return known[2] end
   redis.call('MSET', 'chatd:run', run, 'chatd:life', int(now), 'chatd:lived', known[3] or 0)
