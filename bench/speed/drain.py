@@ -1,7 +1,8 @@
 """Ten thousand queued jobs, five hundred of them in flight at a time: how long until all ended.
 
-The jobs come over HTTP while the provider is drained, so that the worker is there and warm, and
-nothing begins. The time is Redis' own, from the first call that began to the last job that ended.
+The jobs are admitted while an operator drains the provider, so that the worker is there and warm
+and nothing begins until all are queued. The time is Redis' own, from the first call that began to
+the last job that ended.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from bench.speed.batch_files import batch_file, batch_object, make_batch, upload
-from bench.speed.generator import Load, run
-from bench.speed.working import CLIENTS, DELAY_S, PERMITS, working
+from bench.speed.filling import Filler
+from bench.speed.working import DELAY_S, PERMITS, working
+from chat.connection import connect
 from chat.jobs import JobState
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -73,8 +75,9 @@ def drained(jobs: int, workers: int) -> Drained:
     """Queue ``jobs``, let them go, and look at each of them afterwards."""
     with working(workers) as (stack, parts):
         stack.store.drain("ollama")
-        accepted = run(Load(url=stack.url, form="job", connections=CLIENTS, count=jobs, tag=_TAG))
-        assert not accepted.counts.failed, accepted.counts
+        filler = Filler(connect(stack.redis.url), stack.config)
+        filler.fill(jobs, _TAG, noted=True)
+        filler.redis.close()
         before = parts.cpu()
         with _Most(stack) as most:
             stack.store.resume("ollama")

@@ -17,10 +17,11 @@ _AT_ONCE = 500
 _DEADLINE_MS = 86_400_000
 
 
-def batch_job(question: str, provider: str = "ollama", model: str = "echo") -> NewJob:
+def batch_job(question: str, metadata: dict[str, str] | None = None) -> NewJob:
     """A job of the batch lane with one message, its deadline a day away."""
-    request = ChatRequest(model, (Message(Role.USER, question),))
-    return NewJob(new_job_id(), request, provider, model, Lane.BATCH, _DEADLINE_MS)
+    request = ChatRequest("echo", (Message(Role.USER, question),))
+    job_id = new_job_id()
+    return NewJob(job_id, request, "ollama", "echo", Lane.BATCH, _DEADLINE_MS, metadata or {})
 
 
 class Filler(JobStore):
@@ -30,11 +31,15 @@ class Filler(JobStore):
         super().__init__(client, config)
         self._pipeline = client.pipeline(transaction=False)
 
-    def fill(self, count: int, question: str = "question") -> None:
-        """Admit ``count`` batch jobs. Raises ``AssertionError`` when one was refused."""
+    def fill(self, count: int, question: str = "question", *, noted: bool = False) -> None:
+        """Admit ``count`` batch jobs; ``noted`` puts the question into the record as well.
+
+        Raises ``AssertionError`` when one was refused.
+        """
         for begin in range(0, count, _AT_ONCE):
             for number in range(begin, min(count, begin + _AT_ONCE)):
-                self.admit(batch_job(f"{question} {number}"))
+                text = f"{question} {number}"
+                self.admit(batch_job(text, {"question": text} if noted else None))
             for reply in self._pipeline.execute():
                 assert reply[0] == "ok", reply
 
