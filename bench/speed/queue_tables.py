@@ -7,6 +7,7 @@ bounds. A missed bound is told; the exit code is 1 when something was lost or an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ def both_ways(measures: _Measures, runs: int = 1) -> dict[str, list[list[Any]]]:
     Of each there are two lists: what the runs of the first and of the second pass found.
     """
     found: dict[str, list[list[Any]]] = {name: [] for name in measures}
-    for order in (list(measures), list(reversed(measures))):
+    for order in (list(measures), list(measures)[::-1]):
         for name in order:
             found[name].append([measures[name]() for _ in range(runs)])
     return found
@@ -310,8 +311,8 @@ def workers(*, quick: bool = False, runs: int = 1) -> int:
     shapes = [(1, 1), (1, 2), (3, 1), (5, 1)]
     names = {(p, w): f"{p} provider{'s' * (p > 1)} x {w} worker{'s' * (w > 1)}" for p, w in shapes}
     measures: _Measures = {
-        name: lambda shape=shape: scaled(*shape, connections=255, requests=requests)
-        for shape, name in names.items()
+        name: partial(scaled, p, w, connections=255, requests=requests)
+        for (p, w), name in names.items()
     }
     found: dict[str, list[list[Scaled]]] = both_ways(measures, runs)
     every = [
