@@ -7,10 +7,14 @@ from functools import partial
 
 import pytest
 
-from bench.speed import sheet
+from bench.speed import machine
 from bench.speed.batch_files import batch_file
+from bench.speed.figures import Bound
 from bench.speed.queue_tables import both_ways, medians
-from bench.speed.sheet import Bound, Sheet
+from bench.speed.sheet import Sheet, verdict
+
+_MOST = Bound("drain, x ideal", 8, 3, at_least=False)
+_LEAST = Bound("202s a second", 30, 45)
 
 
 def test_the_second_pass_goes_the_other_way():
@@ -33,35 +37,35 @@ def test_a_pass_is_as_good_as_its_median():
 
 
 @pytest.mark.parametrize(
-    ("bound", "values", "reached"),
+    ("bound", "values", "told"),
     [
-        pytest.param(Bound("x", 8, 3), [2, 3], (True, True), id="stretch in both passes"),
-        pytest.param(Bound("x", 8, 3), [2, 3.1], (True, False), id="the worse pass decides"),
-        pytest.param(Bound("x", 8, 3), [2, 8.1], (False, False), id="not even commit"),
-        pytest.param(Bound("x", 8), [8, 8], (True, True), id="one bound alone"),
-        pytest.param(Bound("x", 30, 45, at_least=True), [46, 31], (True, False), id="at least"),
-        pytest.param(Bound("x", 30, 45, at_least=True), [46, 29], (False, False), id="too small"),
+        pytest.param(_MOST, [2, 3], "stretch reached", id="stretch in both passes"),
+        pytest.param(_MOST, [2, 3.1], "commit reached", id="stretch in one of them"),
+        pytest.param(_MOST, [2, 8.1], "NOT REACHED", id="commit in one of them"),
+        pytest.param(_LEAST, [46, 45], "stretch reached", id="large enough in both"),
+        pytest.param(_LEAST, [46, 31], "commit reached", id="large in one of them"),
+        pytest.param(_LEAST, [46, 29], "NOT REACHED", id="too small in one of them"),
     ],
 )
-def test_a_bound_holds_the_worse_pass(bound, values, reached):
+def test_the_worse_pass_decides(bound, values, told):
     """A figure that one pass alone has reached is not reached."""
-    assert bound.reached(values) == reached
-    assert ("NOT" in bound.told(values)) is not reached[0]
+    assert verdict(bound, values) == told
 
 
-def test_a_missed_bound_is_told_and_a_broken_rule_fails(tmp_path, monkeypatch):
-    """Slow is a finding; lost or wrong is an error."""
-    monkeypatch.setattr(sheet, "_FOLDER", tmp_path)
+def test_a_missed_bound_is_told_and_a_broken_rule_fails(tmp_path, monkeypatch, capsys):
+    """Slow is a finding; lost or wrong is an error. Both are kept."""
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    monkeypatch.setattr(machine, "FOLDER", tmp_path)
     slow, wrong = Sheet(name="slow"), Sheet(name="wrong")
 
-    slow.bound(Bound("seconds", 1), [2, 3])
+    slow.bound(Bound("seconds", 1, at_least=False), [2, 3])
     wrong.rule("every call has its own answer", holds=False)
 
     assert (slow.end(), wrong.end()) == (0, 1)
-    (kept,) = [json.loads(path.read_text()) for path in tmp_path.glob("slow-*.json")]
-    assert kept["bounds"] == [
-        {"name": "seconds", "values": [2, 3], "commit": False, "stretch": False}
-    ]
+    assert "2 / 3; commit <= 1, stretch -: NOT REACHED" in capsys.readouterr().out
+    kept = {path.stem[:4]: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert kept["slow"]["bounds"][0]["values"] == [2, 3]
+    assert kept["wron"]["broken"] == ["every call has its own answer"]
 
 
 def test_a_batch_file_has_a_line_for_each_question():
