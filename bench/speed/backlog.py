@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.speed.filling import Filler
+from bench.speed.filling import fill
 from bench.speed.parts import Parts
 from bench.upstream import Upstream
-from chat.connection import connect
 from chat.jobs import Ending, JobState, new_token, queue_name
 from chat.store import Grant, JobStore
 from chat.types import JSON, Billed, Lane
@@ -85,14 +84,9 @@ class Backlog:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._filler = Filler(connect(stack.redis.url), stack.config)
         self._parts = Parts.of(stack)
         self._worker = stack.workers["ollama"]
         self._client: Any = stack.redis.client
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._filler.redis.close()
 
     def cost(self, waiting: int, jobs: int) -> Cost:
         """What one of ``jobs`` costs that are worked off in front of ``waiting`` others.
@@ -101,8 +95,8 @@ class Backlog:
         """
         self._stack.keeper.send(signal.SIGSTOP)
         there = int(self._client.hget("acct", "queued") or 0)
-        self._filler.fill(max(0, waiting + jobs + _WARM - there))
-        admit_us = self._timed(lambda: self._filler.fill(_TIMED), _TIMED)
+        fill(self._stack.store, max(0, waiting + jobs + _WARM - there))
+        admit_us = self._timed(lambda: fill(self._stack.store, _TIMED), _TIMED)
         start_us, finish_us = self._past_the_worker()
         self._stack.keeper.send(signal.SIGCONT)
         self._worker.start()
@@ -243,9 +237,7 @@ def backlog() -> Iterator[Backlog]:
                 what="the keeper has said how wake-ups look",
             )
             stack.store.register_settings(["ollama"])
-            found = Backlog(stack)
-            yield found
-            found.close()
+            yield Backlog(stack)
         finally:
             stack.stop()
             upstream.stop()

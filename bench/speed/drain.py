@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from bench.speed.batch_files import batch_file, batch_object, make_batch, upload
-from bench.speed.filling import Filler
+from bench.speed.filling import fill
 from bench.speed.working import DELAY_S, PERMITS, working
-from chat.connection import connect
 from chat.jobs import JobState
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -75,9 +74,7 @@ def drained(jobs: int, workers: int) -> Drained:
     """Queue ``jobs``, let them go, and look at each of them afterwards."""
     with working(workers) as (stack, parts):
         stack.store.drain("ollama")
-        filler = Filler(connect(stack.redis.url), stack.config)
-        filler.fill(jobs, _TAG, noted=True)
-        filler.redis.close()
+        fill(stack.store, jobs, _TAG, noted=True)
         before = parts.cpu()
         with _Most(stack) as most:
             stack.store.resume("ollama")

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import redis
-
 from chat.jobs import NewJob, new_job_id
-from chat.settings import ChatdConfig
-from chat.store import JobStore
+from chat.store import Admitted, JobStore
 from chat.types import ChatRequest, Lane, Message, Role
 
-__all__ = ["Filler", "batch_job"]
+__all__ = ["fill"]
 
 _AT_ONCE = 500
 _DEADLINE_MS = 86_400_000
 
 
-def batch_job(question: str, metadata: dict[str, str] | None = None) -> NewJob:
+def fill(store: JobStore, count: int, question: str = "question", *, noted: bool = False) -> None:
+    """Admit ``count`` batch jobs, hundreds in one round trip.
+
+    ``noted`` puts the question of each into its record as well. Raises ``AssertionError`` when one
+    was refused.
+    """
+    for begin in range(0, count, _AT_ONCE):
+        numbers = range(begin, min(count, begin + _AT_ONCE))
+        for answer in store.admit_all([_job(f"{question} {n}", noted=noted) for n in numbers]):
+            assert isinstance(answer, Admitted), answer
+
+
+def _job(question: str, *, noted: bool) -> NewJob:
     """A job of the batch lane with one message, its deadline a day away."""
-    request = ChatRequest("echo", (Message(Role.USER, question),))
-    job_id = new_job_id()
-    return NewJob(job_id, request, "ollama", "echo", Lane.BATCH, _DEADLINE_MS, metadata or {})
-
-
-class Filler(JobStore):
-    """A job store that admits with the same script and arguments, hundreds in one round trip."""
-
-    def __init__(self, client: redis.Redis, config: ChatdConfig) -> None:
-        super().__init__(client, config)
-        self._pipeline = client.pipeline(transaction=False)
-
-    def fill(self, count: int, question: str = "question", *, noted: bool = False) -> None:
-        """Admit ``count`` batch jobs; ``noted`` puts the question into the record as well.
-
-        Raises ``AssertionError`` when one was refused.
-        """
-        for begin in range(0, count, _AT_ONCE):
-            for number in range(begin, min(count, begin + _AT_ONCE)):
-                text = f"{question} {number}"
-                self.admit(batch_job(text, {"question": text} if noted else None))
-            for reply in self._pipeline.execute():
-                assert reply[0] == "ok", reply
-
-    def _run(self, name: str, *args: str | int) -> Any:
-        self._scripts[name](args=args, client=self._pipeline)
-        # What `fill` checks once it is known.
-        return ["ok", args[0]]
+    return NewJob(
+        id=new_job_id(),
+        request=ChatRequest("echo", (Message(Role.USER, question),)),
+        provider="ollama",
+        upstream_model="echo",
+        lane=Lane.BATCH,
+        timeout_ms=_DEADLINE_MS,
+        metadata={"question": question} if noted else {},
+    )

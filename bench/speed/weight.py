@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.speed.filling import Filler
+from bench.speed.filling import fill
 from chat.connection import connect
 from chat.settings import ChatdConfig
+from chat.store import JobStore
 from tests.servers import RedisProcess
 from workers.app import envelopes, make_celery
 
@@ -54,25 +55,25 @@ def _weight(characters: int, options: Sequence[str]) -> Weight:
         redis = RedisProcess(Path(folder), options=options).start()
         try:
             config = ChatdConfig(max_queued=10**7, max_queued_bytes=2**40)
-            filler = Filler(connect(redis.url), config)
-            filler.register_envelopes(envelopes(make_celery(redis.url), ["ollama"]))
-            filler.register_settings(["ollama"])
-            filler.fill(_BEFORE)
-            bytes_before, memory_before = _requests(filler), _used(filler)
-            filler.fill(jobs, "x" * characters)
-            request = (_requests(filler) - bytes_before) / jobs
-            weight = Weight(round(request), (_used(filler) - memory_before) / jobs)
-            filler.redis.close()
+            store = JobStore(connect(redis.url), config)
+            store.register_envelopes(envelopes(make_celery(redis.url), ["ollama"]))
+            store.register_settings(["ollama"])
+            fill(store, _BEFORE)
+            bytes_before, memory_before = _requests(store), _used(store)
+            fill(store, jobs, "x" * characters)
+            request = (_requests(store) - bytes_before) / jobs
+            weight = Weight(round(request), (_used(store) - memory_before) / jobs)
+            store.redis.close()
         finally:
             redis.stop()
     return weight
 
 
-def _requests(filler: Filler) -> int:
-    return filler.counters()["bytes"]
+def _requests(store: JobStore) -> int:
+    return store.counters()["bytes"]
 
 
-def _used(filler: Filler) -> int:
+def _used(store: JobStore) -> int:
     """What Redis uses, without the audit, which has a bound of its own."""
-    client: Any = filler.redis
+    client: Any = store.redis
     return int(client.info("memory")["used_memory"]) - int(client.memory_usage("audit", samples=0))

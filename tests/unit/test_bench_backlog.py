@@ -6,35 +6,34 @@ import fakeredis
 import pytest
 
 from bench.speed.backlog import Cost
-from bench.speed.filling import Filler
+from bench.speed.filling import fill
 from bench.speed.weight import Weight
 from chat.settings import ChatdConfig
 from chat.store import JobStore
 
 
 def test_filled_jobs_are_admitted_jobs():
-    """Jobs of the filler are counted, recorded and woken like those of the front end."""
+    """They are counted, recorded and woken like those of the front end."""
     redis = fakeredis.FakeRedis(decode_responses=True)
-    filler = Filler(redis, ChatdConfig())
-    filler.register_envelopes({"chat.ollama.batch": "wake @JOB@ @TAG@"})
-    filler.register_settings(["ollama"])
-
-    filler.fill(3, "why")
-
     store = JobStore(redis, ChatdConfig())
-    states = [record.state.value for record in store.listed().records]
+    store.register_envelopes({"chat.ollama.batch": "wake @JOB@ @TAG@"})
+    store.register_settings(["ollama"])
+
+    fill(store, 3, "why", noted=True)
+
+    records = store.listed().records
     assert store.counters()["accepted"] == 3
-    assert states == ["queued"] * 3
+    assert [record.state.value for record in records] == ["queued"] * 3
+    assert {record.metadata["question"] for record in records} == {"why 0", "why 1", "why 2"}
     assert redis.llen("chat.ollama.batch") == 3
 
 
 def test_a_refused_job_stops_the_filling():
     """A backlog that is smaller than it is said to be would make its figures wrong."""
-    redis = fakeredis.FakeRedis(decode_responses=True)
-    filler = Filler(redis, ChatdConfig(max_queued=2))
+    store = JobStore(fakeredis.FakeRedis(decode_responses=True), ChatdConfig(max_queued=2))
 
-    with pytest.raises(AssertionError, match="full"):
-        filler.fill(3)
+    with pytest.raises(AssertionError, match="max_queued"):
+        fill(store, 3)
 
 
 def test_the_cost_of_a_job_is_that_of_all_three_processes():
