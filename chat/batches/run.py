@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -37,7 +37,8 @@ from chat.types import Lane
 __all__ = ["BatchRun", "Jobs"]
 
 #: Jobs of one batch and provider that are on their way at a time: enough that no worker waits for
-#: the next look, and few enough that a batch is cancelled soon and another one gets its share.
+#: the next look, and few enough that a batch is cancelled soon and another one gets its share. For
+#: a provider of many permits they are twice as many as those.
 _WINDOW = 200
 #: Seconds that one step reads lines, be they few and long or many and empty: others wait meanwhile.
 _STEP_S = 0.25
@@ -72,9 +73,13 @@ class Jobs(Protocol):
 
 @dataclass(slots=True)
 class _Feed:
-    """One provider's lines of a batch: those to come, and until when its queue is full."""
+    """One provider's lines of a batch: those to come, and until when its queue is full.
+
+    ``window`` is how many may be on their way.
+    """
 
     pending: deque[int]
+    window: int
     flying: int = 0
     pause_until: float = 0.0
 
@@ -228,9 +233,14 @@ class BatchRun:
         done = self._results.done
         for provider in self._index.providers:
             places = self._index.places(provider)
-            self._feeds[provider] = _Feed(
-                deque(place for place in places if self._index.numbers[place] not in done)
+            self._feeds[provider] = self._new_feed(
+                provider, (place for place in places if self._index.numbers[place] not in done)
             )
+
+    def _new_feed(self, provider: str, places: Iterable[int] = ()) -> _Feed:
+        settings = self._config.providers.get(provider)  # None: its lines lead nowhere.
+        permits = settings.concurrency if settings is not None else 0
+        return _Feed(deque(places), max(_WINDOW, 2 * permits))
 
     # -- on the way
 
@@ -240,7 +250,9 @@ class BatchRun:
             return False
         before, until = len(self._index), self._clock() + _STEP_S
         for place, provider in self._growth.read():
-            feed = self._feeds.setdefault(provider, _Feed(deque()))
+            if provider not in self._feeds:
+                self._feeds[provider] = self._new_feed(provider)
+            feed = self._feeds[provider]
             if self._index.numbers[place] not in self._results.done:
                 feed.pending.append(place)
             if self._clock() >= until:
@@ -269,7 +281,7 @@ class BatchRun:
         """The next lines of a feed as jobs, or as why they are none; they stay in the feed."""
         some: list[tuple[int, NewJob | ChatError]] = []
         size = 0
-        for place in islice(feed.pending, min(_SENT_AT_ONCE, _WINDOW - feed.flying)):
+        for place in islice(feed.pending, min(_SENT_AT_ONCE, feed.window - feed.flying)):
             if size >= _BYTES_AT_ONCE or self._clock() >= until:
                 break
             line, length = self._input.to_send(self._index, place)
@@ -411,7 +423,7 @@ class BatchRun:
         but for those that were refused among others: those that were sent are among the first.
         """
         for provider, feed in self._feeds.items():
-            places = list(islice(feed.pending, _WINDOW + _SENT_AT_ONCE))
+            places = list(islice(feed.pending, feed.window + _SENT_AT_ONCE))
             job_ids = [self._job_id(self._index.numbers[place]) for place in places]
             states = self._jobs.states(job_ids)
             for place, job_id, state in zip(places, job_ids, states, strict=True):

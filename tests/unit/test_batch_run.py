@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,17 @@ class TestWholeRun:
 
         assert len(run.jobs.open) == WINDOW
         assert len(run.jobs.admissions) == WINDOW + 7
+
+    def test_a_window_has_room_for_every_permit_twice(self, stage):
+        """A batch alone may use all of a provider that allows many calls at a time."""
+        run = stage(lines_of(700))
+        ollama = replace(run.config.providers["ollama"], concurrency=300)
+        run.config = replace(run.config, providers={**run.config.providers, "ollama": ollama})
+        run.killed()
+        run.until_sent()
+        run.step(3)
+
+        assert len(run.jobs.open) == 600
 
     def test_providers_do_not_wait_for_each_other(self, stage):
         """300 lines for one that is slow stand before three for another."""
