@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -98,3 +99,11 @@ class Scripts:
     def _run(self, name: str, *args: str | int) -> Any:
         with redis_errors():
             return self._scripts[name](args=args)
+
+    def _run_all(self, name: str, calls: Iterable[Sequence[str | int]]) -> list[Any]:
+        """The replies of one script for several lists of arguments, in one round trip."""
+        with redis_errors():
+            pipeline = self.redis.pipeline(transaction=False)
+            for args in calls:
+                self._scripts[name](args=args, client=pipeline)
+            return pipeline.execute()

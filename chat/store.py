@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from chat.access import Caller
 from chat.budget import budget_of, estimated_tokens
 from chat.connection import redis_errors
-from chat.errors import ClientLimited, QueueUnavailable
+from chat.errors import ChatError, ClientLimited, QueueUnavailable
 from chat.jobs import Ending, JobState, NewJob, Outcome, queue_name
 from chat.reader import Reader
 from chat.records import outcome_of
@@ -115,51 +115,24 @@ class JobStore(Reader, Upkeep):
         ``QueueUnavailable``; the last one carries the job id, since Redis may have accepted the job
         before it went away.
         """
-        config = self._config
-        budget = budget_of(config.providers[job.provider], job.upstream_model)
-        waited_for = job.reply_to is not None
-        caps = NO_CAPS if again else caps_of(config, job.provider, job.lane)
-        idempotency = ""
-        if job.idempotency_key is not None:
-            # The caller's key may be a secret of its own: Redis gets a hash.
-            idempotency = hashlib.sha256(job.idempotency_key.encode()).hexdigest()
         try:
-            reply = self._run(
-                "admit",
-                job.id,
-                job.provider,
-                queue_name(job.provider, job.lane),
-                job.lane.value,
-                job.request.model,
-                job.upstream_model,
-                _dump(job.request.to_wire()),
-                _dump(job.metadata),
-                job.timeout_ms,
-                job.reply_to or "",
-                int(config.worker_grace_s * 1000) if job.waits else "",
-                caps.jobs,
-                caps.bytes,
-                caps.lane_jobs,
-                caps.lane_bytes,
-                idempotency,
-                job.body_hash or "-",
-                config.on_lost_call[job.lane.value],
-                int(config.sync_retention_s if waited_for else config.retention_s),
-                budget.name,
-                budget.match,
-                estimated_tokens(job.request),
-                job.request_id,
-                job.owner,
-            )
+            reply = self._run("admit", *self._admission(job, again=again))
         except QueueUnavailable as error:
             error.job_id = job.id
             raise
-        match reply:
-            case ["ok", job_id]:
-                return Admitted(job_id)
-            case ["joined", job_id, meta]:
-                return Admitted(job_id, joined=True, outcome=outcome_of(meta))
-        raise refusal(reply, job, config)
+        answer = self._admitted(reply, job)
+        if isinstance(answer, ChatError):
+            raise answer
+        return answer
+
+    def admit_all(self, jobs: Sequence[NewJob]) -> list[Admitted | ChatError]:
+        """Admit jobs in this order and in one round trip; of each what ``admit`` says or raises.
+
+        Raises ``QueueUnavailable`` when Redis went away; any of them may have been accepted then,
+        and admitting those again changes nothing.
+        """
+        replies = self._run_all("admit", [self._admission(job) for job in jobs])
+        return [self._admitted(reply, job) for reply, job in zip(replies, jobs, strict=True)]
 
     def watch(self, job_id: str, channel: str) -> Outcome | None:
         """The job's end if it is over; else ``channel`` will be told.
@@ -336,6 +309,54 @@ class JobStore(Reader, Upkeep):
         if stop is None:
             return None
         return [cast("tuple[str, str, str]", tuple(line.split(" ", 2))) for line in stop]
+
+    # -- admission
+
+    def _admission(self, job: NewJob, *, again: bool = False) -> tuple[str | int, ...]:
+        """The arguments of ``admit.lua``."""
+        config = self._config
+        budget = budget_of(config.providers[job.provider], job.upstream_model)
+        waited_for = job.reply_to is not None
+        caps = NO_CAPS if again else caps_of(config, job.provider, job.lane)
+        idempotency = ""
+        if job.idempotency_key is not None:
+            # The caller's key may be a secret of its own: Redis gets a hash.
+            idempotency = hashlib.sha256(job.idempotency_key.encode()).hexdigest()
+        return (
+            job.id,
+            job.provider,
+            queue_name(job.provider, job.lane),
+            job.lane.value,
+            job.request.model,
+            job.upstream_model,
+            _dump(job.request.to_wire()),
+            _dump(job.metadata),
+            job.timeout_ms,
+            job.reply_to or "",
+            int(config.worker_grace_s * 1000) if job.waits else "",
+            caps.jobs,
+            caps.bytes,
+            caps.lane_jobs,
+            caps.lane_bytes,
+            idempotency,
+            job.body_hash or "-",
+            config.on_lost_call[job.lane.value],
+            int(config.sync_retention_s if waited_for else config.retention_s),
+            budget.name,
+            budget.match,
+            estimated_tokens(job.request),
+            job.request_id,
+            job.owner,
+        )
+
+    def _admitted(self, reply: Sequence[Any], job: NewJob) -> Admitted | ChatError:
+        """What ``admit.lua`` answered: the job, or why there is none."""
+        match reply:
+            case ["ok", job_id]:
+                return Admitted(job_id)
+            case ["joined", job_id, meta]:
+                return Admitted(job_id, joined=True, outcome=outcome_of(meta))
+        return refusal(reply, job, self._config)
 
 
 def _dump(value: JSON | dict[str, str]) -> str:

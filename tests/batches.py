@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chat.batches.batch import Batch
-from chat.errors import ChatError, ResultExpired
+from chat.errors import ChatError, QueueUnavailable, ResultExpired
 from chat.jobs import Attempt, JobRecord, JobState, NewJob, new_id
 from chat.store import Admitted
 from chat.types import JSON, Billed
@@ -34,6 +34,17 @@ class FakeJobs:
         self.admissions.append(job.id)
         self.admitted.setdefault(job.id, job)
         return Admitted(job.id)
+
+    def admit_all(self, jobs: Sequence[NewJob]) -> list[Admitted | ChatError]:
+        answers: list[Admitted | ChatError] = []
+        for job in jobs:
+            try:
+                answers.append(self.admit(job))
+            except QueueUnavailable:
+                raise  # As when Redis goes away: what it has accepted by then it has.
+            except ChatError as error:
+                answers.append(error)
+        return answers
 
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         return [

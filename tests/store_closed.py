@@ -204,3 +204,25 @@ class StoreClosed(StoreBase):
         assert refusal.value.retry_after_s == 5
         assert self.start(store, job.id).attempt == 1
         assert store.counters()["accepted"] == 1
+
+    def test_several_are_let_in_or_not_one_by_one(self, store, client, config):
+        """In their order and in one round trip; admitting them again changes nothing."""
+        small = JobStore(client, replace(config, max_queued=3))
+        jobs = [a_job() for _ in range(4)]
+
+        first = small.admit_all(jobs)
+        again = small.admit_all(jobs)
+
+        assert [answer.job_id for answer in first[:3]] == [job.id for job in jobs[:3]]
+        assert isinstance(first[3], QueueFull)
+        assert [type(answer) for answer in again] == [type(answer) for answer in first]
+        assert store.counters()["accepted"] == client.llen(QUEUE) == 3
+
+    def test_several_are_told_that_redis_takes_nothing(self, store, client):
+        """It is an answer to each: none of them is on its way."""
+        client.set("chatd:memory", "full")
+
+        answers = store.admit_all([a_job(), a_job()])
+
+        assert [answer.code for answer in answers] == ["redis_unavailable"] * 2
+        assert client.llen(QUEUE) == 0

@@ -25,9 +25,11 @@ __all__ = ["Runner", "batches", "evaluations"]
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two rounds while runs move, and while none does.
+#: Seconds from one round to the next while runs move, and while none does.
 _BUSY_S = 0.1
 _IDLE_S = 0.25
+#: Seconds that are left to other threads after a round that took longer than that.
+_SHORTEST_S = 0.01
 _AWAY_S = 1.0
 #: Seconds that a run is left alone which met an error of its own, such as a full disk.
 _REST_S = 10.0
@@ -159,6 +161,7 @@ class Runner:
         A Redis that cannot be used is waited for, and told once.
         """
         happened, stepping = False, ""
+        begun = self._clock()
         if self._clock() >= self._next_sweep:
             self._next_sweep = self._clock() + _SWEEP_S
             self._sweep()
@@ -187,7 +190,9 @@ class Runner:
         if not self._reachable:
             _log.info("%s runs go on", self._store.kind)
         self._reachable, self._failed = True, ""
-        return _BUSY_S if happened else _IDLE_S
+        if not happened:
+            return _IDLE_S
+        return max(_SHORTEST_S, _BUSY_S - (self._clock() - begun))
 
     def _sweep(self) -> None:
         """Remove what has been kept long enough."""

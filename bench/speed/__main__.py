@@ -4,6 +4,7 @@
     python -m bench.speed latency
     python -m bench.speed frontier
     python -m bench.speed profile
+    python -m bench.speed capacity|drain|submit|backlog|workers
     python -m bench.speed install litellm|portkey
 
 Each prints the machine, the versions and a table, and keeps all figures in var/bench. The systems
@@ -15,7 +16,10 @@ is 1 when chatd lost one, mixed one up or was late.
 
 ``throughput``: requests/s, CPU and memory under callers who ask without pause. ``latency``: what is
 added to the upstream's time with 1 and 16 of them. ``frontier``: the most requests/s with the p99
-within 5 to 100 ms of the upstream's own time. ``profile``: flame graphs of chatd under load.
+within 5 to 100 ms of the upstream's own time. ``profile``: flame graphs of chatd under load. The
+tables of queue and jobs (``bench.speed.queue_tables``): ``capacity``, a thousand calls held;
+``drain``, ten thousand queued jobs worked off; ``submit``, jobs and batches accepted; ``backlog``,
+the cost of a job while up to a million wait; ``workers``, what more of them and of providers bring.
 ``--quick`` shows that it works; its figures are not to be quoted.
 """
 
@@ -35,6 +39,7 @@ from bench.speed.measure import Run
 from bench.speed.passes import Plan, turns
 from bench.speed.profile import profile
 from bench.speed.proxies import INSTALLERS
+from bench.speed.queue_tables import TABLES
 from bench.speed.systems import SYSTEMS
 
 __all__ = ["main"]
@@ -98,19 +103,25 @@ def main(arguments: list[str]) -> int:
         command.add_argument("--seconds", type=float, default=table.seconds, help="of each run")
         command.add_argument("--delay-ms", type=float, default=50, help="of the upstream")
         command.add_argument("--quick", action="store_true", help="to see it work")
+    for name in TABLES:
+        command = commands.add_parser(name)
+        command.add_argument("--runs", type=int, help="of each measure in each pass")
+        command.add_argument("--quick", action="store_true", help="a tenth, to see it work")
     install = commands.add_parser("install")
     install.add_argument("system", choices=INSTALLERS)
     options = parser.parse_args(arguments)
     if options.table == "install":
         INSTALLERS[options.system]()
         return 0
+    # An orderly end also for SIGTERM: all processes are stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    allow_descriptors()
+    if options.table in TABLES:
+        return TABLES[options.table](quick=options.quick, runs=options.runs)
     systems = options.systems.split(",")
     for name in systems:
         if name not in SYSTEMS:
             parser.error(f"there is no system {name!r}; choose from {', '.join(SYSTEMS)}")
-    # An orderly end also for SIGTERM: all processes are stopped on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    allow_descriptors()
     plan = Plan(
         systems,
         [int(text) for text in options.connections.split(",")],

@@ -18,7 +18,7 @@ from chat.types import JSON
 
 __all__ = ["Results"]
 
-#: More than are ever on their way at a time, with all providers of a batch.
+#: More than are ever written down before Redis is told to let go of their records.
 _LAST = 2000
 
 

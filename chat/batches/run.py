@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from chat.batches.batch import Progress, Status
 from chat.batches.folder import BatchStore
 from chat.batches.growth import Growth
-from chat.batches.lines import Line, custom_id_in, job_id_of, parse_line, result_of, unsent
+from chat.batches.lines import Line, custom_id_in, job_id_of, result_of, unsent
+from chat.batches.reading import Input
 from chat.batches.results import Results
 from chat.batches.scan import Index, Routes, scan
 from chat.errors import (
@@ -36,11 +37,16 @@ from chat.types import Lane
 __all__ = ["BatchRun", "Jobs"]
 
 #: Jobs of one batch and provider that are on their way at a time: enough that no worker waits for
-#: the next look, and few enough that a batch is cancelled soon and another one gets its share.
+#: the next look, and few enough that a batch is cancelled soon and another one gets its share. For
+#: a provider of many permits they are twice as many as those.
 _WINDOW = 200
 #: Seconds that one step reads lines, be they few and long or many and empty: others wait meanwhile.
 _STEP_S = 0.25
 _RECORDS_AT_ONCE = 50
+#: Lines that are sent in one round trip, and the bytes from which on no further one joins them:
+#: Redis does nothing else meanwhile.
+_SENT_AT_ONCE = 20
+_BYTES_AT_ONCE = 2**20
 #: Seconds between two writes of the progress while nothing but numbers change.
 _SHOW_S = 0.5
 _FULL_S = 5.0
@@ -49,8 +55,8 @@ _FULL_S = 5.0
 class Jobs(Protocol):
     """What a batch asks of the job store; ``chat.store.JobStore`` says more of each."""
 
-    def admit(self, job: NewJob) -> Admitted:
-        """Accept a job; a second time is the same."""
+    def admit_all(self, jobs: Sequence[NewJob]) -> list[Admitted | ChatError]:
+        """Accept jobs, or say why not; a second time is the same."""
 
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """Where each job stands; ``None`` for one without a record."""
@@ -67,9 +73,13 @@ class Jobs(Protocol):
 
 @dataclass(slots=True)
 class _Feed:
-    """One provider's lines of a batch: those to come, and until when its queue is full."""
+    """One provider's lines of a batch: those to come, and until when its queue is full.
+
+    ``window`` is how many may be on their way.
+    """
 
     pending: deque[int]
+    window: int
     flying: int = 0
     pause_until: float = 0.0
 
@@ -112,7 +122,8 @@ class BatchRun:
         self._wall, self._clock = wall, clock
         self._batch, _ = store.get(batch_id)
         self._folder = store.folder(batch_id)
-        self._input = self._folder / "input.jsonl"
+        self._path = self._folder / "input.jsonl"
+        self._input = Input(self._path)
         # What is shown of a batch that was to be cancelled is not how far it is.
         self._progress = store.progress(batch_id)
         self._results = Results(self._folder)
@@ -124,7 +135,6 @@ class BatchRun:
         self._settled_next: list[str] = []
         self._ending: _Ending | None = None
         self._scan: Iterator[None] | None = None
-        self._stream: BinaryIO | None = None
         self._next_show = 0.0
         self._resume()
 
@@ -160,9 +170,7 @@ class BatchRun:
     def close(self) -> None:
         """Let go of the files."""
         self._results.close()
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        self._input.close()
 
     # -- the beginning
 
@@ -196,7 +204,7 @@ class BatchRun:
             self._index = Index()
             self._progress.faults = []
             self._scan = scan(
-                self._input,
+                self._path,
                 self._routes,
                 index=self._index,
                 faults=self._progress.faults,
@@ -221,13 +229,18 @@ class BatchRun:
     def _line_up(self) -> None:
         if self._batch.grows:
             size = partial(self._store.size, self._batch.id)
-            self._growth = Growth(self._input, self._index, self._routes, size)
+            self._growth = Growth(self._path, self._index, self._routes, size)
         done = self._results.done
         for provider in self._index.providers:
             places = self._index.places(provider)
-            self._feeds[provider] = _Feed(
-                deque(place for place in places if self._index.numbers[place] not in done)
+            self._feeds[provider] = self._new_feed(
+                provider, (place for place in places if self._index.numbers[place] not in done)
             )
+
+    def _new_feed(self, provider: str, places: Iterable[int] = ()) -> _Feed:
+        settings = self._config.providers.get(provider)  # None: its lines lead nowhere.
+        permits = settings.concurrency if settings is not None else 0
+        return _Feed(deque(places), max(_WINDOW, 2 * permits))
 
     # -- on the way
 
@@ -237,7 +250,9 @@ class BatchRun:
             return False
         before, until = len(self._index), self._clock() + _STEP_S
         for place, provider in self._growth.read():
-            feed = self._feeds.setdefault(provider, _Feed(deque()))
+            if provider not in self._feeds:
+                self._feeds[provider] = self._new_feed(provider)
+            feed = self._feeds[provider]
             if self._index.numbers[place] not in self._results.done:
                 feed.pending.append(place)
             if self._clock() >= until:
@@ -258,34 +273,59 @@ class BatchRun:
         now = self._clock()
         for provider, feed in self._feeds.items():
             until = self._clock() + _STEP_S
-            while feed.pending and feed.flying < _WINDOW and now >= feed.pause_until:
-                if self._clock() >= until:
-                    break
-                place = feed.pending[0]
-                try:
-                    job_id = self._admit(self._line(place))
-                except QueueFull as error:
-                    feed.pause_until = now + min(error.retry_after_s or _FULL_S, _FULL_S)
-                    break
-                except QueueUnavailable:
-                    raise
-                except ChatError as error:
-                    # Refused for good, as for a key that was taken away since: that is its result.
-                    self._add_unsent(place, error.code, error.message)
-                else:
-                    self._flying[job_id] = (provider, place)
-                    feed.flying += 1
-                feed.pending.popleft()
-                happened = True
+            while now >= feed.pause_until and (some := self._next(feed, until)):
+                happened |= self._send(provider, feed, some)
         return happened
 
-    def _admit(self, line: Line) -> str:
+    def _next(self, feed: _Feed, until: float) -> list[tuple[int, NewJob | ChatError]]:
+        """The next lines of a feed as jobs, or as why they are none; they stay in the feed."""
+        some: list[tuple[int, NewJob | ChatError]] = []
+        size = 0
+        for place in islice(feed.pending, min(_SENT_AT_ONCE, feed.window - feed.flying)):
+            if size >= _BYTES_AT_ONCE or self._clock() >= until:
+                break
+            line, length = self._input.to_send(self._index, place)
+            size += length
+            try:
+                some.append((place, self._job(line)))
+            except ChatError as error:
+                # Refused for good, as for a key that was taken away since: that is its result.
+                some.append((place, error))
+        return some
+
+    def _send(self, provider: str, feed: _Feed, some: list[tuple[int, NewJob | ChatError]]) -> bool:
+        """Send these lines, the next of their feed; returns whether any has left it."""
+        answers = iter(
+            self._jobs.admit_all([job for _, job in some if not isinstance(job, ChatError)])
+        )
+        kept: list[int] = []
+        unavailable: QueueUnavailable | None = None
+        for place, job in some:
+            answer = job if isinstance(job, ChatError) else next(answers)
+            feed.pending.popleft()
+            if isinstance(answer, Admitted):
+                self._flying[answer.job_id] = (provider, place)
+                feed.flying += 1
+            elif isinstance(answer, QueueFull):
+                feed.pause_until = self._clock() + min(answer.retry_after_s or _FULL_S, _FULL_S)
+                kept.append(place)
+            elif isinstance(answer, QueueUnavailable):
+                unavailable = answer
+                kept.append(place)
+            else:
+                self._add_unsent(place, answer.code, answer.message)
+        feed.pending.extendleft(reversed(kept))
+        if unavailable is not None:
+            raise unavailable
+        return len(kept) < len(some)
+
+    def _job(self, line: Line) -> NewJob:
         route = self._routes.route(line.call.request.model)
         left_s = self._batch.expires_at - self._wall()
         # ``max_timeout_s`` is for what a line asks for; a window may be longer, and says so itself.
         asked_s = line.call.timeout_s
         seconds = min(asked_s, self._config.max_timeout_s, left_s) if asked_s else left_s
-        job = NewJob(
+        return NewJob(
             id=self._job_id(line.number),
             request=line.call.request,
             provider=route.provider,
@@ -296,7 +336,6 @@ class BatchRun:
             request_id=self._batch.id,
             owner=self._batch.owner,
         )
-        return self._jobs.admit(job).job_id
 
     def _collect(self) -> bool:
         """Write down the results of the jobs that are over, and let go of their records."""
@@ -312,7 +351,7 @@ class BatchRun:
             records = [record for record in self._jobs.records(job_ids) if record is not None]
             for record in records:
                 _, place = self._flying[record.id]
-                self._note(self._line(place), record)
+                self._note(self._input.done(self._index, place), record)
             self._results.sync()
             for record in records:
                 self._land(record.id)
@@ -360,16 +399,6 @@ class BatchRun:
     def _job_id(self, number: int) -> str:
         return job_id_of(self._batch.id, self._batch.created_ms, number)
 
-    def _line(self, place: int) -> Line:
-        # It was found good; what has been configured since does not make it a fault.
-        return parse_line(self._index.numbers[place], self._raw(place), max_timeout_s=math.inf)
-
-    def _raw(self, place: int) -> bytes:
-        if self._stream is None:
-            self._stream = self._input.open("rb")
-        self._stream.seek(self._index.offsets[place])
-        return self._stream.readline()
-
     # -- the end
 
     def _look_for_the_end(self) -> None:
@@ -390,11 +419,11 @@ class BatchRun:
     def _find_sent(self) -> None:
         """Find the jobs that were sent unknown to us: by the keeper before, or with the reply lost.
 
-        They may be in a call, or have answers by now. Lines are sent in order, a window at a time:
-        those that were are among the first.
+        They may be in a call, or have answers by now. Lines are sent in order, a window at a time,
+        but for those that were refused among others: those that were sent are among the first.
         """
         for provider, feed in self._feeds.items():
-            places = list(islice(feed.pending, _WINDOW))
+            places = list(islice(feed.pending, feed.window + _SENT_AT_ONCE))
             job_ids = [self._job_id(self._index.numbers[place]) for place in places]
             states = self._jobs.states(job_ids)
             for place, job_id, state in zip(places, job_ids, states, strict=True):
@@ -423,7 +452,10 @@ class BatchRun:
 
     def _add_unsent(self, place: int, code: str, message: str) -> None:
         error = {"code": code, "message": message}
-        number, custom_id = self._index.numbers[place], custom_id_in(self._raw(place))
+        number, custom_id = (
+            self._index.numbers[place],
+            custom_id_in(self._input.raw(self._index, place)),
+        )
         self._results.add(unsent(self._batch.id, number, custom_id, error), self._progress)
 
     def _finalize(self) -> None:

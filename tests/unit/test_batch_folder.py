@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ from workers import runs as keeper_runs
 
 NOW = CREATED_MS / 1000
 DAY_S = 86400
+
+
+def _stopped() -> threading.Event:
+    """For a runner that only lets go of what it has."""
+    stop = threading.Event()
+    stop.set()
+    return stop
 
 
 @pytest.fixture
@@ -234,10 +242,8 @@ class TestThread:
             return made[-1]
 
         yield make, jobs, clock, BatchStore(tmp_path / "batches")
-        stop = threading.Event()
-        stop.set()
         for runner in made:
-            runner.run(stop)
+            runner.run(_stopped())
 
     def test_it_runs_every_batch(self, keeper, content):
         """Side by side."""
@@ -309,6 +315,28 @@ class TestThread:
         assert unsettled == 2
         assert (progress.status, progress.completed) == (Status.COMPLETED, 2)
         assert len(set(jobs.admissions)) == 2
+
+    @pytest.mark.parametrize(
+        ("tick_s", "least_s", "most_s"),
+        [
+            pytest.param(0.0, 0.1, 0.1, id="at once"),
+            pytest.param(0.005, 0.02, 0.09, id="what a round takes is part of it"),
+            pytest.param(0.2, 0.01, 0.01, id="a long one is followed soon"),
+        ],
+    )
+    def test_rounds_begin_ten_times_a_second(
+        self, content, store, tmp_path, tick_s, least_s, most_s
+    ):
+        """A file of many lines is read in long steps, and not held up between them."""
+        store.create(a_batch(), content)
+        ticks = count(1000.0, tick_s)
+        config = ChatdConfig(data_dir=tmp_path)
+        names = registered_names("ollama")
+        runs = keeper_runs.batches(config, FakeJobs(), names, clock=lambda: next(ticks))
+        pause = runs.round()
+        runs.run(_stopped())
+
+        assert least_s - 1e-9 <= pause <= most_s + 1e-9
 
     def test_a_redis_without_room_for_one_serves_the_others(self, keeper, content):
         """Their answers make room."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,17 @@ class TestWholeRun:
         assert len(run.jobs.open) == WINDOW
         assert len(run.jobs.admissions) == WINDOW + 7
 
+    def test_a_window_has_room_for_every_permit_twice(self, stage):
+        """A batch alone may use all of a provider that allows many calls at a time."""
+        run = stage(lines_of(700))
+        ollama = replace(run.config.providers["ollama"], concurrency=300)
+        run.config = replace(run.config, providers={**run.config.providers, "ollama": ollama})
+        run.killed()
+        run.until_sent()
+        run.step(3)
+
+        assert len(run.jobs.open) == 600
+
     def test_providers_do_not_wait_for_each_other(self, stage):
         """300 lines for one that is slow stand before three for another."""
         text = lines_of(300) + "".join(
@@ -245,7 +257,7 @@ class TestErrors:
     def test_a_full_queue_is_waited_for(self, stage):
         """The line is sent later; it is no result."""
         run = stage()
-        run.jobs.faults = [QueueFull("full", retry_after_s=3)]
+        run.jobs.faults = [QueueFull("full", retry_after_s=3) for _ in range(3)]
         run.step()
         assert run.jobs.admitted == {}
         run.step(2)
@@ -254,6 +266,33 @@ class TestErrors:
         run.answer_all()
 
         assert run.progress.completed == 3
+
+    def test_a_line_that_is_refused_among_others_is_the_next_to_be_sent(self, stage):
+        """There was no room for a long one; shorter ones behind it have gone before it."""
+        run = stage(lines_of(25))
+        run.step()
+        run.jobs.faults = [QueueFull("full", retry_after_s=3)]
+        run.step()
+        before = len(run.jobs.admitted)
+        run.step(4)
+        sent = [job.request.messages[0].content for job in run.jobs.admitted.values()]
+
+        assert before == 19
+        assert [text.removeprefix("this is ") for text in sent[18:21]] == ["r20", "r1", "r21"]
+
+    def test_a_line_without_room_in_redis_is_kept_and_told(self, stage):
+        """Redis is nearly full: what it took before that line is on its way."""
+        run = stage()
+        admit_all = run.jobs.admit_all
+        run.jobs.admit_all = lambda jobs: [*admit_all(jobs[:2]), QueueUnavailable("nearly full")]
+        run.step()
+        with pytest.raises(QueueUnavailable, match="nearly full"):
+            run.step()
+        run.jobs.admit_all = admit_all
+        run.answer_all()
+
+        assert run.progress.completed == 3
+        assert len(run.jobs.admissions) == 3
 
     def test_a_refusal_for_good_is_a_result(self, stage):
         """A provider that has lost its key since the file was validated."""
