@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 from typing import Any
 
 __all__ = ["BoundedResponse"]
@@ -19,6 +20,23 @@ _LONGEST_LINE = 65536
 _MOST_LINES = 500_000
 
 _INTERIM = range(100, 200)
+
+#: The head of nearly every answer: complete, with a status that has a body, one field per line
+#: without odd characters, and no more of them than http.client takes.
+_USUAL_HEAD = re.compile(
+    rb"HTTP/1\.1 ([2-9][0-9]{2}) ([ -~]*)\r\n"
+    rb"((?:[!-9;-~]+:[\t -~\x80-\xff]*\r\n){1,99})"
+    rb"\r\n"
+)
+
+#: Statuses without a body, whatever the head says of its length.
+_BODILESS = (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED)
+
+#: Fields that say where the body ends. http.client and urllib3 differ in what they make of two.
+_FRAMING = ("transfer-encoding", "content-length", "connection")
+
+#: Digits of a length in the usual form: an exabyte less one.
+_LENGTH_DIGITS = 18
 
 
 class _Reader(io.BufferedReader):
@@ -55,9 +73,58 @@ class BoundedResponse(http.client.HTTPResponse):
     to the next call on the connection, which may be somebody else's.
     """
 
+    _method: str | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fp = _Reader(self.fp.detach())
+
+    def begin(self) -> None:
+        """Read the head.
+
+        http.client gives it to the parser of e-mail, which takes longer than all else of a call.
+        So a head in the usual form is read here, and any other one there, from its first byte.
+        """
+        if self.headers is not None or not self._begin_as_usual():
+            super().begin()
+
+    def _begin_as_usual(self) -> bool:
+        """Read a head in the usual form; false, with nothing read, if it is none.
+
+        What is left behind is what http.client leaves behind after the same head.
+        """
+        head = _USUAL_HEAD.match(self.fp.peek(1))
+        if head is None:
+            return False
+        status, reason, lines = (part.decode("latin-1") for part in head.groups())
+        message = http.client.HTTPMessage()
+        framing: dict[str, str] = {}
+        for line in lines.split("\r\n")[:-1]:
+            name, _, value = line.partition(":")
+            value = value.lstrip(" \t")
+            message.set_raw(name, value)
+            if (known := name.lower()) in _FRAMING:
+                if known in framing:
+                    return False
+                framing[known] = value
+        length = framing.get("content-length")
+        chunked = framing.get("transfer-encoding", "").lower() == "chunked"
+        if chunked == (length is not None) or ("transfer-encoding" in framing) != chunked:
+            return False
+        if length is not None and not (length.isdecimal() and len(length) <= _LENGTH_DIGITS):
+            return False
+        if int(status) in _BODILESS or self._method == "HEAD":
+            return False
+        self.fp.read(head.end())
+        self.version, self.code, self.status = 11, int(status), int(status)
+        self.reason = reason.strip()
+        self.headers = self.msg = message
+        self.chunked = chunked
+        if chunked:
+            self.chunk_left = None
+        self.length = None if length is None else int(length)
+        self.will_close = "close" in framing.get("connection", "").lower()
+        return True
 
     def _read_status(self) -> tuple[str, int, str]:
         """The status line. 101 is no interim answer, and was not asked for."""
