@@ -30,12 +30,28 @@ GATE.learn(PLENTY)
 counters = redis.Redis.from_url(url, protocol=2)
 
 
-@app.task(name="chatd.run_job", bind=True, ignore_result=True)
-def run_job(self):
+def work(job_id):
     counters.incr("started")
-    counters.rpush("order", self.request.id)
+    counters.rpush("order", job_id)
     time.sleep(float(seconds))
     counters.incr("ended")
+    return True
+
+
+def wake(job_id, _queue):
+    counters.incr("plain")
+    return work(job_id)
+
+
+@app.task(
+    name="chatd.run_job",
+    bind=True,
+    ignore_result=True,
+    Strategy="workers.strategy:plain_first",
+    wake=staticmethod(wake),
+)
+def run_job(self):
+    work(self.request.id)
 
 
 @signals.worker_ready.connect(weak=False)

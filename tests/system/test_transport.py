@@ -16,12 +16,19 @@ QUEUES = ["chat.ollama", "chat.ollama.batch"]
 
 
 class Sleeper:
-    """A worker of eight threads whose task counts, sleeps and counts."""
+    """A worker of eight threads whose task counts, sleeps and counts.
 
-    def __init__(self, redis_server, tmp_path, seconds=0.2):
+    ``plain``: its messages are those that ``admit`` sends, and else a little different.
+    """
+
+    def __init__(self, redis_server, tmp_path, *, plain, seconds=0.2):
+        self.plain = plain
         self.redis = redis_server
         self.app = make_celery(redis_server.url)
         self.envelopes = {queue: envelope(self.app, queue) for queue in QUEUES}
+        if not plain:
+            for queue, text in self.envelopes.items():
+                self.envelopes[queue] = text.replace('"shadow": null', '"shadow": "one more name"')
         command = python("-m", "tests.system.sleeper", redis_server.url, str(THREADS), str(seconds))
         self.child = Child([*command, *QUEUES], tmp_path / "sleeper.log").start()
         eventually(lambda: redis_server.client.get("ready"), what="the worker is ready")
@@ -50,11 +57,13 @@ class Sleeper:
         return int(self.redis.client.get("started") or 0)
 
 
-@pytest.fixture
-def sleeper(redis_server, tmp_path):
-    sleeper = Sleeper(redis_server, tmp_path)
+@pytest.fixture(params=[True, False], ids=["plain", "by Celery's own path"])
+def sleeper(redis_server, tmp_path, request):
+    sleeper = Sleeper(redis_server, tmp_path, plain=request.param)
     yield sleeper
     sleeper.child.stop()
+
+    assert int(redis_server.client.get("plain") or 0) == request.param * sleeper.started()
 
 
 def test_a_worker_holds_nothing_ahead_of_its_threads(sleeper):
