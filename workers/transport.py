@@ -6,8 +6,9 @@ the job record is the truth and a message only a wake-up, so nothing here surviv
 
 * ``LocalCredit`` counts the messages this worker holds. With ``worker_prefetch_multiplier = 1`` and
   late acknowledgement a worker holds exactly as many as it has threads, none ahead of them.
-* ``Gate`` closes single queues of a running worker by leaving them out of the BRPOP key list.
-* ``Channel`` puts back what was received but never started, and settles the BRPOP in flight when a
+* ``Gate`` closes single queues of a running worker by leaving them out of the pop's key list.
+* ``Channel`` receives as many messages at once as may start, where Redis can (BLMPOP, from version
+  7 on). It puts back what was received but never started, and settles the pop in flight when a
   consumer is cancelled: kombu would read that reply only after the running tasks have ended. It
   leaves a connection on which a reply is overdue as soon as Redis is known to answer on others:
   kombu would wait for half a minute and more, and the kernel, after a cut, for as long again.
@@ -19,6 +20,7 @@ kombu 5.7 that are not public; the system tests run them against a real server.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -30,7 +32,8 @@ import kombu
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.transport.redis import _socket_readable
-from kombu.utils.json import dumps
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
 from kombu.utils.scheduling import priority_cycle
 
 __all__ = [
@@ -50,9 +53,11 @@ _log = logging.getLogger(__name__)
 #: not per channel, so that a reconnect does not hand out a second window.
 HELD: dict[str, Any] = {}
 
-#: Seconds after which the gate tries again to interrupt a BRPOP that was sent but has not blocked.
+_VERSION = re.compile(r"redis_version:(\d+)")
+
+#: Seconds after which the gate tries again to interrupt a pop that was sent but has not blocked.
 _UNBLOCK_AGAIN_S = 0.005
-#: Seconds beyond its own time limit after which the reply to a BRPOP is overdue.
+#: Seconds beyond its own time limit after which the reply to a pop is overdue.
 _OVERDUE_S = 2.0
 
 
@@ -66,7 +71,7 @@ class Gate:
     the store parks one of the jobs. With less room than none every queue is shut: the provider is
     drained.
 
-    A BRPOP in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK.
+    A pop in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK.
     """
 
     def __init__(self) -> None:
@@ -77,7 +82,7 @@ class Gate:
         self._held: Counter[str] = Counter()
         self._gated = ""
         self._room = 0
-        self._undecided = 0
+        self._undecided: Counter[str] = Counter()
         self._shut: frozenset[str] = frozenset()
 
     def arrange(self, most: Mapping[str, int], gated: str) -> None:
@@ -85,24 +90,40 @@ class Gate:
         with self._lock:
             self._most, self._gated = dict(most), gated
             self._held.clear()
-            self._room = self._undecided = 0
+            self._undecided.clear()
+            self._room = 0
         self._follow()
 
     def is_open(self, queue: str) -> bool:
-        """Whether the next BRPOP should name ``queue``."""
+        """Whether the next pop should name ``queue``."""
         return queue not in self._shut
 
     @property
     def has_room(self) -> bool:
         """Whether the gated queue is short of nothing but messages."""
-        return self._room > self._undecided
+        return self._room > self._undecided[self._gated]
+
+    def at_once(self, queues: Sequence[str], credit: int) -> int:
+        """How many messages one pop that names ``queues`` may bring; at least one.
+
+        All of them may come from any of the queues, so each has to have a place for them. Room is
+        shared with whatever starts meanwhile: what was taken of any queue may use it up, and of
+        what is left other workers get half.
+        """
+        with self._lock:
+            free = [credit]
+            free += [
+                self._most[queue] - self._held[queue] for queue in queues if queue in self._most
+            ]
+            if self._gated in queues:
+                free.append((self._room - self._undecided.total() + 1) // 2)
+        return max(1, min(free))
 
     def took(self, queue: str) -> None:
         """A message was received. Called in the hub's thread, as is ``gave_up``."""
         with self._lock:
             self._held[queue] += 1
-            if queue == self._gated:
-                self._undecided += 1
+            self._undecided[queue] += 1
         self._follow()
 
     def gave_up(self, queue: str) -> None:
@@ -114,8 +135,7 @@ class Gate:
     def decided(self, queue: str, room: int | None) -> None:
         """The store has decided on a message that was taken; ``None`` when nobody asked it."""
         with self._lock:
-            if queue == self._gated:
-                self._undecided = max(0, self._undecided - 1)
+            self._undecided[queue] = max(0, self._undecided[queue] - 1)
             if room is not None:
                 self._room = room
         self._follow()
@@ -138,7 +158,7 @@ class Gate:
     def _follow(self) -> None:
         with self._lock:
             shut = {queue for queue, most in self._most.items() if self._held[queue] >= most}
-            if self._gated and self._room <= self._undecided:
+            if self._gated and self._room <= self._undecided[self._gated]:
                 shut.add(self._gated)
             if self._room < 0:
                 shut.update(self._most)
@@ -157,17 +177,17 @@ GATE = Gate()
 
 
 class GatedCycle(priority_cycle):  # type: ignore[misc]  # kombu has no types
-    """Queues in the order given, without those the gate has shut; with none left, no BRPOP."""
+    """Queues in the order given, without those the gate has shut; with none left, no pop."""
 
-    #: What the last BRPOP named.
+    #: What the last pop named.
     in_flight: Sequence[str] = ()
 
     def wanted(self) -> list[str]:
-        """The queues the next BRPOP should name."""
+        """The queues the next pop should name."""
         return [queue for queue in self.items if GATE.is_open(queue)]
 
     def consume(self, _count: int) -> list[str]:
-        """What kombu asks for when it builds the BRPOP; it changes the list it gets."""
+        """What kombu asks for when it builds a BRPOP; it changes the list it gets."""
         self.in_flight = self.wanted()
         return list(self.in_flight)
 
@@ -181,6 +201,11 @@ class LocalCredit(virtual.QoS):  # type: ignore[misc]  # kombu has no types
     def can_consume(self) -> bool:
         """Whether a thread is free for one more message."""
         return not self.prefetch_count or len(HELD) < self.prefetch_count
+
+    def credit(self) -> int:
+        """How many threads are free; one if there is no limit."""
+        window: int = self.prefetch_count
+        return max(1, window - len(HELD))
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Take a message into the window."""
@@ -216,17 +241,24 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
     """The consuming side: credit, gate, and nothing left in a socket."""
 
     QoS = LocalCredit
+    #: The first version of Redis that gives several messages to one pop that waits.
+    pops_many_from = 7
     _in_poll: Any
     _brpop_sent_at: float | None
     _brpop_socket: Any = None
     _brpop_client_id: Any = None
+    _pops_many = False
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - kombu's signature
-        """Put a message back where the next BRPOP finds it: it was next, and it still is."""
+        """Put a message back where the next pop finds it: it was next, and it still is."""
         priority = self._get_message_priority(message._raw)
         key = self._q_for_pri(message.delivery_info["routing_key"], priority)
+        self._put_back(key, [dumps(message._raw)])
+
+    def _put_back(self, key: str, texts: Sequence[str | bytes]) -> None:
+        """Put messages back in their order, the first of them to be the next again."""
         with self.conn_or_acquire() as client:
-            client.rpush(key, dumps(message._raw))
+            client.rpush(key, *reversed(texts))
 
     _restore_at_beginning = _restore
 
@@ -238,12 +270,54 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             # Once per (re)connection: the gate has to know whom to unblock.
             connection.send_command("CLIENT", "ID")
             self._brpop_client_id = connection.read_response()
+            connection.send_command("INFO", "server")
+            version = _VERSION.search(bytes_to_str(connection.read_response()))
+            self._pops_many = version is not None and int(version[1]) >= self.pops_many_from
             self._brpop_socket = connection._sock
             GATE.channels.add(self)
-        super()._brpop_start(timeout)
+        if not self._pops_many:
+            super()._brpop_start(timeout)
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        count = GATE.at_once(queues, self.qos.credit())
+        self._in_poll = connection
+        self._brpop_sent_at = time.monotonic()
+        # kombu's key of a queue is its name, with the one priority step there is.
+        seconds = timeout or self.brpop_timeout
+        connection.send_command("BLMPOP", seconds, len(queues), *queues, "RIGHT", "COUNT", count)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        if not self._pops_many:
+            return bool(super()._brpop_read(**options))
+        connection = self.client.connection
+        try:
+            reply = self.client.parse_response(connection, "BLMPOP", **options)
+        except self.connection_errors:
+            # kombu connects anew in its next round.
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not reply:
+            raise Empty
+        queue, texts = bytes_to_str(reply[0]), reply[1]
+        if queue not in self.active_queues:
+            # Its consumer was cancelled while these were on their way.
+            self._put_back(queue, texts)
+            return True
+        for place, text in enumerate(texts):
+            try:
+                self.connection._deliver(loads(bytes_to_str(text)), queue)
+            except BaseException:
+                self._put_back(queue, texts[place + 1 :])
+                raise
+        return True
 
     def follow_gate(self) -> None:
-        """Interrupt the BRPOP in flight if it names other queues than the gate now wants."""
+        """Interrupt the pop in flight if it names other queues than the gate now wants."""
         cycle = self._queue_cycle
         if not self._in_poll or cycle.in_flight == cycle.wanted():
             return
@@ -251,7 +325,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             GATE.hub.call_later(_UNBLOCK_AGAIN_S, self.follow_gate)
 
     def leave_if_silent(self) -> None:
-        """Close the connection if its BRPOP should have been answered long ago.
+        """Close the connection if its pop should have been answered long ago.
 
         kombu makes another. Redis' host, or something on the way, has forgotten this one, or its
         kernel waits longer and longer before it sends once more what was lost. A Redis that was
@@ -262,16 +336,14 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             return
         waited = time.monotonic() - self._brpop_sent_at
         if waited > self.brpop_timeout + _OVERDUE_S and not _socket_readable(connection._sock):
-            _log.warning(
-                "Redis answers, but not to the BRPOP of %.0f s ago: connecting anew", waited
-            )
+            _log.warning("Redis answers, but not to the pop of %.0f s ago: connecting anew", waited)
             connection.disconnect()
 
     def basic_cancel(self, consumer_tag: str) -> None:
-        """Stop consuming and settle the BRPOP in flight now.
+        """Stop consuming and settle the pop in flight now.
 
-        Its reply is nothing, or a message without a consumer, which kombu rejects and ``_restore``
-        puts back. Left to kombu, it would lie in the socket until the last running task has ended.
+        Its reply is nothing, or messages without a consumer, which are put back. Left to kombu, it
+        would lie in the socket until the last running task has ended.
         """
         super().basic_cancel(consumer_tag)
         if self._in_poll and not self.active_queues:

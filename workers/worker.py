@@ -96,13 +96,19 @@ def abandoned_names(data_dir: Path, provider: str) -> Iterator[str]:
 def define_task(app: Celery, runner: Runner) -> Any:
     """The one task: its id is the job id, it has no arguments and returns nothing."""
 
-    @app.task(name=TASK_NAME, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
-    def run_job(self: Any) -> None:
-        queue = self.request.delivery_info["routing_key"]
+    def wake(job_id: str, queue: str) -> bool:
         lines_up = not queue.endswith(".batch")
-        if not runner.run(
-            self.request.id, lambda room: GATE.decided(queue, room), lines_up=lines_up
-        ):
+        return runner.run(job_id, lambda room: GATE.decided(queue, room), lines_up=lines_up)
+
+    @app.task(  # type: ignore[untyped-decorator]
+        name=TASK_NAME,
+        bind=True,
+        ignore_result=True,
+        Strategy="workers.strategy:plain_first",
+        wake=staticmethod(wake),
+    )
+    def run_job(self: Any) -> None:
+        if not wake(self.request.id, self.request.delivery_info["routing_key"]):
             raise Reject("the worker is stopping", requeue=True)
 
     return run_job

@@ -204,7 +204,7 @@ class World:
             return bool(self.stack.redis.client.exists(_LOCK))
         # Both queues stand in the pop that waits, and the channel for cancels is open.
         queues = {queue_name(PROVIDER, lane).encode() for lane in Lane}
-        pops = [words for words in self.proxy.in_flight() if words[0] == b"BRPOP"]
+        pops = [words for words in self.proxy.in_flight() if words[0] in {b"BRPOP", b"BLMPOP"}]
         return self.proxy.subscribers() > 0 and any(queues <= set(words) for words in pops)
 
     # -- what lives are made of

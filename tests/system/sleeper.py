@@ -1,7 +1,7 @@
 """A Celery worker whose task counts its starts and sleeps: for the tests of the transport alone.
 
 Its threads are greenlets, as those of a worker. Arguments: Redis URL, threads, seconds a task
-takes, queues.
+takes, the version of Redis from which it receives several messages at once, queues.
 """
 
 # ruff: noqa: E402 - nothing may be imported before it is replaced
@@ -20,9 +20,10 @@ import redis
 from celery import signals
 
 from workers.app import make_celery
-from workers.transport import GATE, HELD
+from workers.transport import GATE, HELD, Channel
 
-url, threads, seconds, *queues = sys.argv[1:]
+url, threads, seconds, many_from, *queues = sys.argv[1:]
+Channel.pops_many_from = int(many_from)
 app = make_celery(url)
 PLENTY = 10**9
 GATE.arrange({}, gated=queues[-1])
@@ -30,12 +31,28 @@ GATE.learn(PLENTY)
 counters = redis.Redis.from_url(url, protocol=2)
 
 
-@app.task(name="chatd.run_job", bind=True, ignore_result=True)
-def run_job(self):
+def work(job_id):
     counters.incr("started")
-    counters.rpush("order", self.request.id)
+    counters.rpush("order", job_id)
     time.sleep(float(seconds))
     counters.incr("ended")
+    return True
+
+
+def wake(job_id, _queue):
+    counters.incr("plain")
+    return work(job_id)
+
+
+@app.task(
+    name="chatd.run_job",
+    bind=True,
+    ignore_result=True,
+    Strategy="workers.strategy:plain_first",
+    wake=staticmethod(wake),
+)
+def run_job(self):
+    work(self.request.id)
 
 
 @signals.worker_ready.connect(weak=False)

@@ -16,13 +16,22 @@ QUEUES = ["chat.ollama", "chat.ollama.batch"]
 
 
 class Sleeper:
-    """A worker of eight threads whose task counts, sleeps and counts."""
+    """A worker of eight threads whose task counts, sleeps and counts.
 
-    def __init__(self, redis_server, tmp_path, seconds=0.2):
+    ``plain``: its messages are those that ``admit`` sends, and else a little different. It gets
+    several of them at once from a Redis of version ``many_from`` or newer.
+    """
+
+    def __init__(self, redis_server, tmp_path, *, plain, many_from, seconds=0.2):
+        self.plain = plain
         self.redis = redis_server
         self.app = make_celery(redis_server.url)
         self.envelopes = {queue: envelope(self.app, queue) for queue in QUEUES}
+        if not plain:
+            for queue, text in self.envelopes.items():
+                self.envelopes[queue] = text.replace('"shadow": null', '"shadow": "one more name"')
         command = python("-m", "tests.system.sleeper", redis_server.url, str(THREADS), str(seconds))
+        command.append(str(many_from))
         self.child = Child([*command, *QUEUES], tmp_path / "sleeper.log").start()
         eventually(lambda: redis_server.client.get("ready"), what="the worker is ready")
 
@@ -50,11 +59,22 @@ class Sleeper:
         return int(self.redis.client.get("started") or 0)
 
 
-@pytest.fixture
-def sleeper(redis_server, tmp_path):
-    sleeper = Sleeper(redis_server, tmp_path)
+@pytest.fixture(
+    params=[
+        pytest.param((True, 7), id="plain"),
+        pytest.param((False, 7), id="by Celery's own path"),
+        pytest.param((True, 1000), id="one at a time"),
+    ]
+)
+def sleeper(redis_server, tmp_path, request):
+    plain, many_from = request.param
+    sleeper = Sleeper(redis_server, tmp_path, plain=plain, many_from=many_from)
     yield sleeper
     sleeper.child.stop()
+    used = {name.removeprefix("cmdstat_") for name in redis_server.client.info("commandstats")}
+
+    assert int(redis_server.client.get("plain") or 0) == plain * sleeper.started()
+    assert used & {"brpop", "blmpop"} == {"blmpop" if many_from == 7 else "brpop"}
 
 
 def test_a_worker_holds_nothing_ahead_of_its_threads(sleeper):
@@ -143,6 +163,15 @@ def test_the_gate_stops_one_queue_and_not_the_other(sleeper):
 
     assert waiting >= 20
     assert sleeper.settled(41)
+
+
+def test_what_is_put_back_is_next_again_in_its_order(redis_server):
+    """Several messages that were received and cannot be started, before one that waits."""
+    redis_server.client.lpush(QUEUES[0], "waits")
+    with make_celery(redis_server.url).connection_for_read() as connection:
+        connection.default_channel._put_back(QUEUES[0], ["first", "second", "third"])
+
+    assert redis_server.client.rpop(QUEUES[0], 4) == ["first", "second", "third", "waits"]
 
 
 @pytest.mark.parametrize("queue", QUEUES)

@@ -96,6 +96,28 @@ def test_the_hub_is_woken_only_when_a_queue_opens_or_shuts(gate):
     assert gate.hub.calls == once
 
 
+@pytest.mark.parametrize(
+    ("queues", "credit", "room", "taken", "brings"),
+    [
+        pytest.param([PEOPLE], 9, 0, [], 3, id="as many as its lane may hold"),
+        pytest.param([PEOPLE], 1, 0, [], 1, id="as many as there are free threads"),
+        pytest.param([PEOPLE], 9, 0, [PEOPLE], 2, id="less what is held"),
+        pytest.param([PEOPLE, BATCH], 9, 9, [], 2, id="all may be of the smaller lane"),
+        pytest.param([PEOPLE, BATCH], 9, 2, [], 1, id="half of the room"),
+        pytest.param([PEOPLE, BATCH], 9, 3, [PEOPLE], 1, id="which what was taken may use up"),
+        pytest.param([PEOPLE, BATCH], 9, 1, [PEOPLE, PEOPLE], 1, id="one at the least"),
+        pytest.param(["else"], 5, 0, [], 5, id="a queue of which it was told nothing"),
+    ],
+)
+def test_a_pop_brings_no_more_than_may_start(gate, queues, credit, room, taken, brings):
+    """Whichever of its queues they come from."""
+    gate.learn(room)
+    for queue in taken:
+        gate.took(queue)
+
+    assert gate.at_once(queues, credit) == brings
+
+
 def test_a_drained_provider_shuts_every_queue(gate):
     """Until the store speaks of room again: none for batch is enough to fetch for people."""
     gate.learn(2)
