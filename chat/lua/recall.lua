@@ -6,7 +6,9 @@ local RECALL_MS = 15000  -- longer than a worker takes that beats every 5 s and 
 -- restart or a fail-over; that this is so is noticed by whichever script asks first.
 local function life(now)
   local info = redis.pcall('INFO', 'server')
-  local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+  -- A plain search first: a pattern would be tried at each byte of all that stands before.
+  local at = type(info) == 'string' and string.find(info, 'run_id:', 1, true)
+  local run = at and string.match(info, '^run_id:(%x+)', at) or ''
   local known = redis.call('MGET', 'chatd:run', 'chatd:life', 'chatd:alive')
   if known[1] == run and known[2] then return known[2] end
   redis.call('MSET', 'chatd:run', run, 'chatd:life', int(now), 'chatd:lived', known[3] or 0)
@@ -24,13 +26,14 @@ end
 
 local function recreate(id, record, request, now)
   record.request = request
-  enter_job(id, record, now)
+  local fields = enter_job(id, record, now)
   if record.idem then
     local hash, body = string.match(record.idem, '^(%S+) (%S+)$')
     local ms = record.deadline - record.created + record.ttl * 1000
     redis.call('SET', 'idem:' .. hash, id .. ' ' .. body, 'NX', 'PX', int(ms))
   end
   redis.call('HINCRBY', 'acct', 'recreated', 1)
+  redis.call('HSET', 'job:' .. id, unpack(fields))
 end
 
 -- Enter a call in the ledger that is not there. The job is its worker's again, unless it is over or in a newer call: then
@@ -61,12 +64,11 @@ local function recall(id, token, worker, record, request, now)
     write_attempt(id, {number = number, worker = '', token = '', started_at = record.started, ended_at = now,
       outcome = 'forgotten', billed = 'maybe'})
   end
-  open_attempt(id, math.max(attempts + 1, record.attempt), worker, token, record.started)
   unqueue(id, record.queue, record.budget, record.lane)
   redis.call('ZREM', 'parked:' .. record.budget .. ':' .. record.lane, id)
   redis.call('ZREM', 'due', id)
   redis.call('HDEL', key, 'waiting')
-  redis.call('HSET', key, 'token', token, 'worker', worker)
-  move(id, record.queue, state or nil, 'calling', 'recalled ' .. worker)
+  local fields = open_attempt(math.max(attempts + 1, record.attempt), worker, token, record.started)
+  move(id, record.queue, state or nil, 'calling', 'recalled ' .. worker, fields)
   return state and 'taken' or 'recreated'
 end
