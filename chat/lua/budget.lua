@@ -1,9 +1,5 @@
 -- Permits, lanes and parking: who may call next. The arithmetic of rates is in rates.lua.
 
-local PACED = {}
-for _, name in ipairs(RATES_FIELDS) do PACED[#PACED + 1] = name end
-for _, name in ipairs({'day', 'used', 'people', 'turn'}) do PACED[#PACED + 1] = name end
-
 local DAY_MS = 86400000
 local SLOT_WAIT_MS = 1000      -- the longest that an interactive job waits for its budget in a worker's thread
 local PEOPLE_MS = 2000         -- somebody is there until so long after the last interactive job began or ended
@@ -20,26 +16,25 @@ local CLOSED = {
   day_quota = {'quota_exhausted', "the day's requests_per_day are used up"},
 }
 
+-- The state of a budget, and how many of its jobs are in the queues. Most fields are not there: asking for each by its name
+-- would take longer.
 local function load_budget(name)
-  local b, values = {}, redis.call('HMGET', 'budget:' .. name, unpack(PACED))
-  for i, field in ipairs(PACED) do
-    if values[i] then b[field] = tonumber(values[i]) or values[i] end
+  local b, stored, found = {}, {}, redis.call('HGETALL', 'budget:' .. name)
+  for i = 1, #found, 2 do
+    local value = tonumber(found[i + 1]) or found[i + 1]
+    b[found[i]], stored[found[i]] = value, value
   end
-  b.stored = values
-  return b
+  return b, stored
 end
 
-local function save_budget(name, b)
+-- Write what has changed since `load_budget` returned both.
+local function save_budget(name, b, stored)
   local set, gone = {}, {}
-  for i, field in ipairs(PACED) do
-    local value = b[field]
-    if type(value) == 'number' then value = string.format('%.16g', value) end
-    if value == nil then
-      if b.stored[i] then gone[#gone + 1] = field end
-    elseif value ~= b.stored[i] then
-      set[#set + 1] = field
-      set[#set + 1] = value
-    end
+  for field, value in pairs(b) do
+    if value ~= stored[field] then append(set, field, type(value) == 'number' and string.format('%.16g', value) or value) end
+  end
+  for field in pairs(stored) do
+    if b[field] == nil then gone[#gone + 1] = field end
   end
   if #gone > 0 then redis.call('HDEL', 'budget:' .. name, unpack(gone)) end
   if #set > 0 then redis.call('HSET', 'budget:' .. name, unpack(set)) end

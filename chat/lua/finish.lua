@@ -33,7 +33,7 @@ local function reply(what, detail)
 end
 
 -- What the budget and the statistics learn, once per call: a repetition finds no permit to give back.
-local b = load_budget(budget)
+local b, stored = load_budget(budget)
 if held then
   local stats, signal = 'stats:' .. provider, ARGV[11]
   local started = record.started
@@ -51,7 +51,7 @@ if held then
   local tokens = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0)
   local ran = signal ~= 'refused' and signal ~= 'quota'
   if tokens > 0 or not ran then rates_true_up(b, limit, tonumber(record.cost), tokens) end
-  save_budget(budget, b)
+  save_budget(budget, b, stored)
   if b.closed_until ~= closed and (not closed or closed <= now) then
     redis.call('HINCRBY', stats, 'cool_downs', 1)
     audit(id, 'cool-down', budget .. ' ' .. tostring(b.why) .. ' ' .. int(b.closed_until - now) .. ' ms')

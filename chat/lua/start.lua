@@ -92,7 +92,7 @@ if not settings then return wait(1000, 'settings') end
 if is_recalling(provider, now) then return wait(50, 'restart') end
 
 local interactive = job.lane == 'interactive'
-local b = load_budget(job.budget)
+local b, stored = load_budget(job.budget)
 local ms, why = opens_in(b, settings, limit, now, job.lane, tonumber(job.cost))
 if ms > 0 then
   if CLOSED[why] and now + ms >= deadline then
@@ -120,7 +120,7 @@ if interactive then
 elseif room <= 0 then
   if b.turn then  -- Its turn has passed: people go on, and it waits for the next one.
     b.people, b.turn = 0, nil
-    save_budget(job.budget, b)
+    save_budget(job.budget, b, stored)
   end
   return park_for('permits')
 end
@@ -137,7 +137,7 @@ else
 end
 if seen.turn then redis.call('HDEL', 'lanes:' .. provider, 'turn') end
 seen.in_use, seen.turn = seen.in_use + 1, nil
-save_budget(job.budget, b)
+save_budget(job.budget, b, stored)
 redis.call('ZADD', 'budgets:' .. provider, int(now), job.budget)
 take_permit(provider, id .. ' ' .. token, job.lane, job.budget, now)
 count_start(job.queue, now)
