@@ -81,7 +81,7 @@ if settings then
   end
 end
 
-local order = enter_job(id, {provider = provider, queue = queue, lane = lane, model = ARGV[5], upstream_model = ARGV[6],
+local record, order = enter_job(id, {provider = provider, queue = queue, lane = lane, model = ARGV[5], upstream_model = ARGV[6],
   request = ARGV[7], metadata = ARGV[8], created = int(now), deadline = int(deadline), on_lost = ARGV[18], ttl = ARGV[19],
   budget = budget, match = match, cost = ARGV[22], rid = ARGV[23],
   owner = ARGV[24] ~= '' and ARGV[24] or nil,
@@ -90,11 +90,11 @@ if ARGV[16] ~= '' then
   redis.call('SET', 'idem:' .. ARGV[16], id .. ' ' .. ARGV[17], 'PX', int(ARGV[9] + ARGV[19] * 1000))
 end
 if parked then
-  park(id, nil, {provider = provider, queue = queue, lane = lane, budget = budget, match = match, order = order}, parked)
+  park(id, nil, {provider = provider, queue = queue, lane = lane, budget = budget, match = match, order = order}, parked, record)
 else
-  move(id, queue, nil, 'queued')
   -- Those behind it will be parked and come back to the front of the list: they must not overtake it for ever. Of batch
   -- it is the only one in the list and goes to the front itself; people there keep their order.
-  push(id, queue, budget, lane, paced and lane == 'batch', paced)
+  push(id, queue, budget, lane, paced and lane == 'batch', paced, record)
+  move(id, queue, nil, 'queued', nil, record)
 end
 return {'ok', id}

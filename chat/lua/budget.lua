@@ -1,9 +1,5 @@
 -- Permits, lanes and parking: who may call next. The arithmetic of rates is in rates.lua.
 
-local PACED = {}
-for _, name in ipairs(RATES_FIELDS) do PACED[#PACED + 1] = name end
-for _, name in ipairs({'day', 'used', 'people', 'turn'}) do PACED[#PACED + 1] = name end
-
 local DAY_MS = 86400000
 local SLOT_WAIT_MS = 1000      -- the longest that an interactive job waits for its budget in a worker's thread
 local PEOPLE_MS = 2000         -- somebody is there until so long after the last interactive job began or ended
@@ -20,26 +16,25 @@ local CLOSED = {
   day_quota = {'quota_exhausted', "the day's requests_per_day are used up"},
 }
 
+-- The state of a budget, and how many of its jobs are in the queues. Most fields are not there: asking for each by its name
+-- would take longer.
 local function load_budget(name)
-  local b, values = {}, redis.call('HMGET', 'budget:' .. name, unpack(PACED))
-  for i, field in ipairs(PACED) do
-    if values[i] then b[field] = tonumber(values[i]) or values[i] end
+  local b, stored, found = {}, {}, redis.call('HGETALL', 'budget:' .. name)
+  for i = 1, #found, 2 do
+    local value = tonumber(found[i + 1]) or found[i + 1]
+    b[found[i]], stored[found[i]] = value, value
   end
-  b.stored = values
-  return b
+  return b, stored
 end
 
-local function save_budget(name, b)
+-- Write what has changed since `load_budget` returned both.
+local function save_budget(name, b, stored)
   local set, gone = {}, {}
-  for i, field in ipairs(PACED) do
-    local value = b[field]
-    if type(value) == 'number' then value = string.format('%.16g', value) end
-    if value == nil then
-      if b.stored[i] then gone[#gone + 1] = field end
-    elseif value ~= b.stored[i] then
-      set[#set + 1] = field
-      set[#set + 1] = value
-    end
+  for field, value in pairs(b) do
+    if value ~= stored[field] then append(set, field, type(value) == 'number' and string.format('%.16g', value) or value) end
+  end
+  for field in pairs(stored) do
+    if b[field] == nil then gone[#gone + 1] = field end
   end
   if #gone > 0 then redis.call('HDEL', 'budget:' .. name, unpack(gone)) end
   if #set > 0 then redis.call('HSET', 'budget:' .. name, unpack(set)) end
@@ -99,10 +94,10 @@ local function take_permit(provider, member, lane, budget, now)
   end
 end
 
--- Returns whether the permit was there to give back.
+-- Returns whether the permit was there to give back, and the time.
 local function give_permit(provider, member)
   local there = redis.call('ZREM', 'leases:' .. provider, member)
-  local call = redis.call('HGET', 'calls:' .. provider, member)
+  local call, now = redis.call('HGET', 'calls:' .. provider, member), now_ms()
   if call then
     local lane, budget = string.match(call, '^(%S+) (.*)$')
     redis.call('HDEL', 'calls:' .. provider, member)
@@ -110,37 +105,46 @@ local function give_permit(provider, member)
     if redis.call('HINCRBY', 'in_use:' .. provider, 'budget ' .. budget, -1) <= 0 then
       redis.call('HDEL', 'in_use:' .. provider, 'budget ' .. budget)
     end
-    if lane == 'interactive' then redis.call('HSET', 'lanes:' .. provider, 'active', int(now_ms())) end
+    if lane == 'interactive' then redis.call('HSET', 'lanes:' .. provider, 'active', int(now)) end
   end
-  return there == 1
+  return there == 1, now
+end
+
+-- What decides who may have the next permit: those in use, of them batch's, and the interactive jobs that wait; then the
+-- batch jobs' turn: grants since the last of them, when people were last there, since when it is batch's turn.
+local function look_at_permits(provider)
+  local lanes = redis.call('HMGET', 'lanes:' .. provider, 'since', 'active', 'turn')
+  return {
+    in_use = redis.call('ZCARD', 'leases:' .. provider),
+    batch = tonumber(redis.call('HGET', 'in_use:' .. provider, 'batch') or 0),
+    waiting = redis.call('ZCARD', 'queued:' .. queue_of(provider, 'interactive')),
+    since = tonumber(lanes[1] or 0), active = tonumber(lanes[2] or 0), turn = tonumber(lanes[3]),
+  }
 end
 
 -- Who may have the next permit: how many are free, how many batch jobs may start, and whether it is batch's turn
 -- although somebody waits.
-local function permits_of(provider, settings, now)
-  local in_use = redis.call('ZCARD', 'leases:' .. provider)
-  local batch = tonumber(redis.call('HGET', 'in_use:' .. provider, 'batch') or 0)
-  local waiting = redis.call('ZCARD', 'queued:' .. queue_of(provider, 'interactive'))
-  local lanes = redis.call('HMGET', 'lanes:' .. provider, 'since', 'active', 'turn')
+local function permits_of(provider, settings, now, seen)
+  local in_use, batch, waiting = seen.in_use, seen.batch, seen.waiting
   local free = settings.permits - in_use
   local most = settings.permits
-  if waiting > 0 or in_use > batch or math.abs(now - (lanes[2] or 0)) < PEOPLE_MS then
+  if waiting > 0 or in_use > batch or math.abs(now - seen.active) < PEOPLE_MS then
     most = math.floor(most * settings.share + 0.0001)
   elseif most > 1 then
     most = most - 1
   end
   local room = math.max(0, math.min(free - waiting, most - batch))
   local turn = false
-  if room == 0 and settings.turn > 0 and tonumber(lanes[1] or 0) >= settings.turn - 1 then
+  if room == 0 and settings.turn > 0 and seen.since >= settings.turn - 1 then
     -- A trickle, so that no batch job waits for ever: each Nth grant, once the oldest has waited long enough.
     local oldest = redis.call('ZRANGE', 'queued:' .. queue_of(provider, 'batch'), 0, 0)[1]
     local created = oldest and redis.call('HGET', 'job:' .. oldest, 'created')
     turn = created and now - created >= settings.max_wait or false
-    if turn and lanes[3] and math.abs(now - lanes[3]) > TURN_MS then
+    if turn and seen.turn and math.abs(now - seen.turn) > TURN_MS then
       -- Nobody took it: people do not wait for a batch job that no worker fetches.
       redis.call('HSET', 'lanes:' .. provider, 'since', 0)
       redis.call('HDEL', 'lanes:' .. provider, 'turn')
-      turn = false
+      seen.since, seen.turn, turn = 0, nil, false
     end
     if turn and free > 0 then room = 1 end
   end
@@ -156,7 +160,7 @@ end
 local function batch_room(provider, settings, now)
   if drained_since(provider) then return -1 end
   if not settings then return 0 end
-  local _, room = permits_of(provider, settings, now)
+  local _, room = permits_of(provider, settings, now, look_at_permits(provider))
   return room
 end
 
@@ -164,23 +168,21 @@ end
 local ENTERED = {'provider', 'queue', 'lane', 'model', 'upstream_model', 'request', 'metadata', 'created', 'deadline', 'on_lost',
   'ttl', 'budget', 'match', 'cost', 'rid', 'owner', 'idem', 'watch', 'refused', 'answered', 'unknown'}
 
--- A job is accepted: its record, and all that is counted of it but its state. Returns its place in the order of admission.
+-- A job is accepted: all that is counted of it but its state. Returns the fields of its record, for `move` to write.
 local function enter_job(id, job, now)
   local order, bytes = redis.call('HINCRBY', 'acct', 'accepted', 1), #(job.request or '')
   local record = {'order', order, 'bytes', bytes}
   for _, field in ipairs(ENTERED) do
     if job[field] then
-      record[#record + 1] = field
-      record[#record + 1] = job[field]
+      append(record, field, job[field])
     end
   end
-  redis.call('HSET', 'job:' .. id, unpack(record))
   redis.call('ZADD', 'deadlines', job.deadline, id)
   redis.call('HINCRBY', 'acct', 'bytes', bytes)
   redis.call('HINCRBY', 'lane:' .. job.queue, 'bytes', bytes)
   redis.call('ZADD', 'budgets:' .. job.provider, int(now), job.budget)
   redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
-  return order
+  return record, order
 end
 
 -- A waiting job takes its place among those that its budget is to let through.
@@ -189,12 +191,13 @@ local function line_up(id, provider, budget, match, lane, order)
   redis.call('HSET', 'parked', budget, provider .. ' ' .. match)
 end
 
--- Put a job aside until its budget opens; the keeper brings it back.
-local function park(id, from, job, why)
-  move(id, job.queue, from, 'waiting', why)
-  unqueue(id, job.queue, job.budget, job.lane)
+-- Put a job aside until its budget opens; the keeper brings it back. `fields` as in `move`.
+local function park(id, from, job, why, fields)
+  local parked = fields or {}
+  append(parked, 'waiting', why)
+  move(id, job.queue, from, 'waiting', why, parked)
+  if from == 'queued' then unqueue(id, job.queue, job.budget, job.lane) end
   line_up(id, job.provider, job.budget, job.match, job.lane, job.order)
-  redis.call('HSET', 'job:' .. id, 'waiting', why)
   redis.call('HINCRBY', 'acct', 'parks', 1)
 end
 

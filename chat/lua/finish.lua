@@ -11,13 +11,12 @@
 local id, token, provider, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local key, member = 'job:' .. id, ARGV[1] .. ' ' .. ARGV[2]
 -- The first write frees memory: only then does a full Redis let the rest of the script through.
-local held = give_permit(provider, member)
-local now = now_ms()
+local held, now = give_permit(provider, member)
 local record = cjson.decode(ARGV[10])
 record.budget, record.match = record.budget or provider .. ':*', record.match or '*'
 local budget, match = record.budget, record.match
 local function load()
-  return redis.call('HMGET', key, 'state', 'token', 'end_token', 'worker', 'cancel')
+  return redis.call('HMGET', key, 'state', 'token', 'end_token', 'worker', 'cancel', ARGV[18])
 end
 local job = load()
 -- Redis may have forgotten this call, or all of the job.
@@ -34,7 +33,7 @@ local function reply(what, detail)
 end
 
 -- What the budget and the statistics learn, once per call: a repetition finds no permit to give back.
-local b = load_budget(budget)
+local b, stored = load_budget(budget)
 if held then
   local stats, signal = 'stats:' .. provider, ARGV[11]
   local started = record.started
@@ -52,17 +51,11 @@ if held then
   local tokens = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0)
   local ran = signal ~= 'refused' and signal ~= 'quota'
   if tokens > 0 or not ran then rates_true_up(b, limit, tonumber(record.cost), tokens) end
-  save_budget(budget, b)
+  save_budget(budget, b, stored)
   if b.closed_until ~= closed and (not closed or closed <= now) then
     redis.call('HINCRBY', stats, 'cool_downs', 1)
     audit(id, 'cool-down', budget .. ' ' .. tostring(b.why) .. ' ' .. int(b.closed_until - now) .. ' ms')
   end
-  redis.call('HINCRBY', stats, 'calls', 1)
-  redis.call('HINCRBY', stats, kind, 1)
-  if signal ~= '' and signal ~= 'accepted' then redis.call('HINCRBY', stats, signal, 1) end
-  redis.call('HINCRBY', stats, 'input_tokens', tonumber(ARGV[14]) or 0)
-  redis.call('HINCRBY', stats, 'output_tokens', tonumber(ARGV[15]) or 0)
-  redis.call('HINCRBY', stats, 'ms', int(math.max(0, now - started)))
   local bucket = '+Inf'
   for _, most in ipairs(LATENCIES) do
     if now - started <= most then
@@ -70,14 +63,24 @@ if held then
       break
     end
   end
-  redis.call('HINCRBY', stats, 'le ' .. bucket, 1)
+  local names = {'calls', kind, 'input_tokens', 'output_tokens', 'ms', 'le ' .. bucket}
+  local more = {1, 1, tonumber(ARGV[14]) or 0, tonumber(ARGV[15]) or 0, math.max(0, now - started), 1}
+  if signal ~= '' and signal ~= 'accepted' then
+    names[7], more[7] = signal, 1
+  end
+  local counts, sums = redis.call('HMGET', stats, unpack(names)), {}
+  for i, name in ipairs(names) do append(sums, name, int((counts[i] or 0) + more[i])) end
+  redis.call('HSET', stats, unpack(sums))
 end
 
+-- What the attempt counts as joins the record with whatever state comes next.
+local fields = {}
+
 local function finish(from, outcome)
-  close_attempt(id, token, outcome, ARGV[8], ARGV[9], now)
+  close_attempt(id, token, outcome, ARGV[8], ARGV[9], now, fields)
   local response, error = ARGV[6], nil
   if kind ~= 'succeeded' then response, error = nil, ARGV[6] end
-  end_job(id, from, kind, response, error, token, now, outcome)
+  end_job(id, from, kind, response, error, token, now, outcome, fields)
   return reply('done', kind)
 end
 
@@ -98,9 +101,9 @@ local function again()
   local at = now + tonumber(ARGV[16])
   if b.closed_until and CLOSED[b.why] then at = math.max(at, b.closed_until) end
   if at >= tonumber(record.deadline) then return finish('calling', ARGV[7]) end
-  close_attempt(id, token, ARGV[7], ARGV[8], ARGV[9], now)
-  move(id, record.queue, 'calling', 'waiting', ARGV[17])
-  redis.call('HSET', key, 'waiting', ARGV[17])
+  close_attempt(id, token, ARGV[7], ARGV[8], ARGV[9], now, fields)
+  append(fields, 'waiting', ARGV[17])
+  move(id, record.queue, 'calling', 'waiting', ARGV[17], fields)
   if tonumber(ARGV[16]) > 0 then
     redis.call('ZADD', 'due', int(now + tonumber(ARGV[16])), id)
   else
@@ -118,7 +121,7 @@ if TERMINAL[state] then
 end
 
 if state == 'calling' and holder == token then
-  if ARGV[18] ~= '' then redis.call('HINCRBY', key, ARGV[18], 1) end
+  if ARGV[18] ~= '' then append(fields, ARGV[18], int((job[6] or 0) + 1)) end
   -- Without its request, which the worker does not hand back, a job cannot be called again.
   if ARGV[16] ~= '' and not job[5] and became ~= 'recreated' then return again() end
   return finish(state, ARGV[7])

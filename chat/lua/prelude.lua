@@ -57,10 +57,15 @@ local function audit(id, event, detail)
   redis.call('XADD', 'audit', 'MAXLEN', '~', 20000, '*', 'job', id, 'event', event, 'detail', detail or '')
 end
 
+local function append(list, name, value)
+  list[#list + 1] = name
+  list[#list + 1] = value
+end
+
 -- Change the state, and the counters with it: accepted = sum of the states + retired at every moment. A job that comes
--- from no state is new, and is listed from now on.
-local function move(id, queue, from, to, detail)
-  redis.call('HSET', 'job:' .. id, 'state', to)
+-- from no state is new, and is listed from now on. `fields` are further ones of the record, each followed by its value.
+local function move(id, queue, from, to, detail, fields)
+  redis.call('HSET', 'job:' .. id, 'state', to, unpack(fields or {}))
   if from then redis.call('HINCRBY', 'acct', from, -1) else redis.call('ZADD', 'jobs', 0, id) end
   redis.call('HINCRBY', 'acct', to, 1)
   local change = (WAITS[to] and 1 or 0) - (from and WAITS[from] and 1 or 0)
@@ -93,8 +98,9 @@ end
 -- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
 -- One that goes to the front is served next; its start says nothing about those that were sent before it, so that it
 -- must not raise the mark: the record has 0 for its number. `release` sends nobody past it before it has been taken, nor
--- past one that is `kept`, the same at its usual place.
-local function push(id, queue, budget, lane, front, kept)
+-- past one that is `kept`, the same at its usual place. `fields` are those of a new job that `move` is to write: the number
+-- joins them.
+local function push(id, queue, budget, lane, front, kept, fields)
   local number = redis.call('INCR', 'seq:' .. queue)
   local key = 'budget:' .. budget
   if redis.call('ZADD', 'queued:' .. queue, number, id) == 1 then
@@ -103,19 +109,21 @@ local function push(id, queue, budget, lane, front, kept)
   elseif redis.call('HGET', 'job:' .. id, 'seq') == '0' then  -- Sent again, at the end.
     redis.call('HINCRBY', key, 'front ' .. lane, -1)
   end
-  redis.call('HSET', 'job:' .. id, 'seq', (front or kept) and 0 or number)
+  local seq = (front or kept) and 0 or number
+  if fields then append(fields, 'seq', seq) else redis.call('HSET', 'job:' .. id, 'seq', seq) end
   local message = wake_up(id, queue, number)
   if message then redis.call(front and 'RPUSH' or 'LPUSH', queue, message) end
 end
 
--- A job is no longer in its queue, whatever becomes of its wake-up.
-local function unqueue(id, queue, budget, lane)
-  if redis.call('ZREM', 'queued:' .. queue, id) == 1 then
-    redis.call('HINCRBY', 'budget:' .. budget, lane, -1)
-    if redis.call('HGET', 'job:' .. id, 'seq') == '0' then
-      redis.call('HINCRBY', 'budget:' .. budget, 'front ' .. lane, -1)
-    end
+-- A job is no longer in its queue, whatever becomes of its wake-up. Returns whether it was. `seq` is the number in its
+-- record, for who knows it.
+local function unqueue(id, queue, budget, lane, seq)
+  if redis.call('ZREM', 'queued:' .. queue, id) == 0 then return false end
+  redis.call('HINCRBY', 'budget:' .. budget, lane, -1)
+  if (seq or redis.call('HGET', 'job:' .. id, 'seq')) == '0' then
+    redis.call('HINCRBY', 'budget:' .. budget, 'front ' .. lane, -1)
   end
+  return true
 end
 
 -- Days since 1970 to a date: the civil calendar in integers, for the one place where Celery wants text.
@@ -135,13 +143,18 @@ local function iso(ms)
 end
 
 -- End a job: the answer becomes Celery's result, whoever waits is told, the record stays until its retention ends.
--- response and error are JSON text; exactly one of them is nil.
-local function end_job(id, from, to, response, error, token, now, detail)
+-- response and error are JSON text; exactly one of them is nil. `fields` as in `move`.
+local function end_job(id, from, to, response, error, token, now, detail, fields)
   local key = 'job:' .. id
-  local job = redis.call('HMGET', key, 'queue', 'bytes', 'watch', 'ttl', 'budget', 'lane')
-  move(id, job[1], from, to, detail)
-  unqueue(id, job[1], job[5], job[6])
-  if from == 'waiting' then
+  local job = redis.call('HMGET', key, 'queue', 'bytes', 'watch', 'ttl', 'budget', 'lane', 'seq')
+  local ended = fields or {}
+  append(ended, 'ended', int(now))
+  append(ended, 'end_token', token)
+  append(ended, 'bytes', '0')
+  move(id, job[1], from, to, detail, ended)
+  if from == 'queued' then
+    unqueue(id, job[1], job[5], job[6], job[7])
+  elseif from == 'waiting' then
     redis.call('ZREM', 'parked:' .. job[5] .. ':' .. job[6], id)
     redis.call('ZREM', 'due', id)
   end
@@ -150,7 +163,6 @@ local function end_job(id, from, to, response, error, token, now, detail)
   redis.call('HINCRBY', 'acct', 'bytes', less)
   redis.call('HINCRBY', 'lane:' .. job[1], 'bytes', less)
   redis.call('HDEL', key, 'request', 'watch', 'waiting')
-  redis.call('HSET', key, 'ended', int(now), 'end_token', token, 'bytes', 0)
   local ttl = tonumber(job[4])
   redis.call('EXPIRE', key, ttl * 2)
   redis.call('ZADD', 'terminal', int(now + ttl * 1000), id .. ' ' .. to)
@@ -192,22 +204,25 @@ local function write_attempt(id, attempt)
   redis.call('HSET', 'job:' .. id, 'attempts', attempt.number, 'a:' .. attempt.number, cjson.encode(attempt))
 end
 
-local function open_attempt(id, number, worker, token, now)
-  write_attempt(id, {number = number, worker = worker, token = token, started_at = now})
+-- The fields that open an attempt and make the job its worker's, as `move` takes them.
+local function open_attempt(number, worker, token, now)
+  return {'token', token, 'worker', worker, 'attempts', number,
+    'a:' .. number, cjson.encode({number = number, worker = worker, token = token, started_at = now})}
 end
 
 -- The attempt of a token in the ledger of a job, the newest first; nil when there is none.
 local function attempt_of(id, token)
   local key = 'job:' .. id
-  for number = tonumber(redis.call('HGET', key, 'attempts') or '0'), 1, -1 do
-    local attempt = cjson.decode(redis.call('HGET', key, 'a:' .. number))
+  local known = redis.call('HMGET', key, 'attempts', 'a:1')  -- Most jobs have one.
+  for number = tonumber(known[1] or '0'), 1, -1 do
+    local attempt = cjson.decode(number == 1 and known[2] or redis.call('HGET', key, 'a:' .. number))
     if attempt.token == token then return attempt end
   end
 end
 
 -- Close one attempt in the ledger, found by its token. A second time counts only for one that was given up.
--- Returns whether it changed anything.
-local function close_attempt(id, token, outcome, status, billed, now)
+-- Returns whether it changed anything. What `move` is to write joins `fields`, if there are some.
+local function close_attempt(id, token, outcome, status, billed, now, fields)
   local attempt = attempt_of(id, token)
   if not attempt then return false end
   local superseded = attempt.outcome == 'superseded'
@@ -220,7 +235,8 @@ local function close_attempt(id, token, outcome, status, billed, now)
   if not superseded then attempt.outcome = outcome end
   attempt.upstream_status = tonumber(status)
   attempt.billed = billed
-  redis.call('HSET', 'job:' .. id, 'a:' .. attempt.number, cjson.encode(attempt))
+  local field, text = 'a:' .. attempt.number, cjson.encode(attempt)
+  if fields then append(fields, field, text) else redis.call('HSET', 'job:' .. id, field, text) end
   return true
 end
 

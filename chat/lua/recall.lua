@@ -26,13 +26,14 @@ end
 
 local function recreate(id, record, request, now)
   record.request = request
-  enter_job(id, record, now)
+  local fields = enter_job(id, record, now)
   if record.idem then
     local hash, body = string.match(record.idem, '^(%S+) (%S+)$')
     local ms = record.deadline - record.created + record.ttl * 1000
     redis.call('SET', 'idem:' .. hash, id .. ' ' .. body, 'NX', 'PX', int(ms))
   end
   redis.call('HINCRBY', 'acct', 'recreated', 1)
+  redis.call('HSET', 'job:' .. id, unpack(fields))
 end
 
 -- Enter a call in the ledger that is not there. The job is its worker's again, unless it is over or in a newer call: then
@@ -63,12 +64,11 @@ local function recall(id, token, worker, record, request, now)
     write_attempt(id, {number = number, worker = '', token = '', started_at = record.started, ended_at = now,
       outcome = 'forgotten', billed = 'maybe'})
   end
-  open_attempt(id, math.max(attempts + 1, record.attempt), worker, token, record.started)
   unqueue(id, record.queue, record.budget, record.lane)
   redis.call('ZREM', 'parked:' .. record.budget .. ':' .. record.lane, id)
   redis.call('ZREM', 'due', id)
   redis.call('HDEL', key, 'waiting')
-  redis.call('HSET', key, 'token', token, 'worker', worker)
-  move(id, record.queue, state or nil, 'calling', 'recalled ' .. worker)
+  local fields = open_attempt(math.max(attempts + 1, record.attempt), worker, token, record.started)
+  move(id, record.queue, state or nil, 'calling', 'recalled ' .. worker, fields)
   return state and 'taken' or 'recreated'
 end

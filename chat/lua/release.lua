@@ -69,7 +69,7 @@ local function release(budget, provider, settings, limit)
     redis.call('HDEL', 'parked', budget)
     return
   end
-  local b = load_budget(budget)
+  local b, stored = load_budget(budget)
   local listed = redis.call('HMGET', 'budget:' .. budget, 'interactive', 'batch')
   local in_lists = {interactive = tonumber(listed[1] or 0), batch = tonumber(listed[2] or 0)}
   -- Those that come back go to the front of the list: not before the ones that came back earlier have been taken.
@@ -93,7 +93,7 @@ local function release(budget, provider, settings, limit)
       and opens_in(b, settings, limit, now, 'batch', batch.cost) <= 0
     if turn then
       b.turn = now
-      save_budget(budget, b)
+      save_budget(budget, b, stored)
       bring_back(budget, provider, 'batch', 1)
       return
     end

@@ -10,25 +10,25 @@ local id, worker, token = ARGV[1], ARGV[2], ARGV[3]
 local key = 'job:' .. id
 local fields = {'state', 'token', 'provider', 'queue', 'seq', 'deadline', 'created', 'attempts', 'request', 'model',
   'upstream_model', 'lane', 'metadata', 'ttl', 'budget', 'match', 'cost', 'order', 'rid', 'refused', 'answered', 'unknown',
-  'on_lost', 'owner', 'idem'}
+  'on_lost', 'owner', 'idem', 'waiting'}
 local job = {}
 for i, value in ipairs(redis.call('HMGET', key, unpack(fields))) do job[fields[i]] = value end
 if not job.state then return {'gone', 0} end
 local now, deadline, provider = now_ms(), tonumber(job.deadline), job.provider
 local settings, limit = settings_of(provider, job.match)
 
-local function reply(...)
-  return {(...), batch_room(provider, settings, now), select(2, ...)}
+local function reply(what, ...)
+  return {what, batch_room(provider, settings, now), ...}
 end
 
-local function grant(attempt, started)
+local function grant(room, attempt, started)
   local record = cjson.encode({provider = provider, queue = job.queue, lane = job.lane, model = job.model, upstream_model = job.upstream_model,
     metadata = job.metadata, created = job.created, deadline = job.deadline, ttl = job.ttl, attempt = attempt, started = started,
     budget = job.budget, match = job.match, order = job.order, cost = job.cost, on_lost = job.on_lost or nil,
     rid = job.rid or nil, owner = job.owner or nil, idem = job.idem or nil, refused = job.refused or nil, answered = job.answered or nil,
     unknown = job.unknown or nil})
-  return reply('go', attempt, job.request, job.model, job.upstream_model, int(deadline - now), int(started - job.created), record,
-    job.lane, job.rid or '', tonumber(job.refused or 0), tonumber(job.answered or 0), tonumber(job.unknown or 0))
+  return {'go', room, attempt, job.request, job.model, job.upstream_model, int(deadline - now), int(started - job.created),
+    record, job.lane, job.rid or '', tonumber(job.refused or 0), tonumber(job.answered or 0), tonumber(job.unknown or 0)}
 end
 
 -- The wake-up has left the list: what was sent before it and is not started 30 s from now is lost.
@@ -78,7 +78,7 @@ end
 if job.state == 'calling' then
   if job.token ~= token then return reply('skip', job.state) end
   local attempt = attempt_of(id, token)
-  return grant(attempt.number, attempt.started_at)
+  return grant(batch_room(provider, settings, now), attempt.number, attempt.started_at)
 end
 if job.state ~= 'queued' then return reply('skip', job.state) end
 if now >= deadline then
@@ -92,7 +92,7 @@ if not settings then return wait(1000, 'settings') end
 if is_recalling(provider, now) then return wait(50, 'restart') end
 
 local interactive = job.lane == 'interactive'
-local b = load_budget(job.budget)
+local b, stored = load_budget(job.budget)
 local ms, why = opens_in(b, settings, limit, now, job.lane, tonumber(job.cost))
 if ms > 0 then
   if CLOSED[why] and now + ms >= deadline then
@@ -109,7 +109,8 @@ if interactive and b.turn then
   b.turn = nil
 end
 
-local free, room, turn = permits_of(provider, settings, now)
+local seen = look_at_permits(provider)
+local free, room, turn = permits_of(provider, settings, now, seen)
 if interactive then
   if free <= 0 then return wait(50, 'permits') end
   if turn and free <= 1 then
@@ -119,7 +120,7 @@ if interactive then
 elseif room <= 0 then
   if b.turn then  -- Its turn has passed: people go on, and it waits for the next one.
     b.people, b.turn = 0, nil
-    save_budget(job.budget, b)
+    save_budget(job.budget, b, stored)
   end
   return park_for('permits')
 end
@@ -127,22 +128,23 @@ end
 charge(b, limit, now, tonumber(job.cost))
 if interactive then
   b.people = (b.people or 0) + 1
-  redis.call('HINCRBY', 'lanes:' .. provider, 'since', 1)
-  redis.call('HSET', 'lanes:' .. provider, 'active', int(now))
+  seen.since, seen.active = seen.since + 1, now
+  redis.call('HSET', 'lanes:' .. provider, 'since', int(seen.since), 'active', int(now))
 else
   b.people, b.turn = 0, nil
-  redis.call('HSET', 'lanes:' .. provider, 'since', 0)
+  seen.since, seen.batch = 0, seen.batch + 1
+  redis.call('HSET', 'lanes:' .. provider, 'since', '0')
 end
-redis.call('HDEL', 'lanes:' .. provider, 'turn')
-save_budget(job.budget, b)
+if seen.turn then redis.call('HDEL', 'lanes:' .. provider, 'turn') end
+seen.in_use, seen.turn = seen.in_use + 1, nil
+save_budget(job.budget, b, stored)
 redis.call('ZADD', 'budgets:' .. provider, int(now), job.budget)
 take_permit(provider, id .. ' ' .. token, job.lane, job.budget, now)
 count_start(job.queue, now)
-unqueue(id, job.queue, job.budget, job.lane)
+if unqueue(id, job.queue, job.budget, job.lane, job.seq) and interactive then seen.waiting = seen.waiting - 1 end
 leave_list()
 local attempt = tonumber(job.attempts or '0') + 1
-open_attempt(id, attempt, worker, token, now)
-redis.call('HSET', key, 'token', token, 'worker', worker)
-redis.call('HDEL', key, 'waiting')
-move(id, job.queue, 'queued', 'calling', worker)
-return grant(attempt, now)
+if job.waiting then redis.call('HDEL', key, 'waiting') end
+move(id, job.queue, 'queued', 'calling', worker, open_attempt(attempt, worker, token, now))
+local _, left = permits_of(provider, settings, now, seen)  -- As it is now, without asking again.
+return grant(left, attempt, now)
