@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bench.speed.measure import Run
 
-__all__ = ["Bound", "Figure", "figure", "of", "ratio", "ratio_row"]
+__all__ = ["RATIO_HEAD", "Bound", "Figure", "figure", "of", "ratio", "ratio_row"]
 
 #: The head of a table of ratios.
 RATIO_HEAD = ("ratio", "pass 1", "pass 2", "all", "commit", "stretch", "")
@@ -85,6 +85,6 @@ def ratio_row(bound: Bound, found: Figure | None) -> tuple[str, ...]:
     """A line for the table of ratios. Both passes and all runs are shown; all runs decide."""
     promised = (bound.sign(bound.commit), bound.sign(bound.stretch))
     if found is None:
-        return (bound.name, "-", "-", "-", *promised, "not measured")
+        return (bound.name, "-", "-", "-", *promised, "not measured long enough")
     cells = (f"{value:.2f}" for value in found)
     return (bound.name, *cells, *promised, bound.verdict(found.both))

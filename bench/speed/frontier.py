@@ -13,7 +13,7 @@ from bench.speed.passes import TURNS, Plan, order, running, tell
 from bench.speed.target import Target
 from bench.speed.upstream import UpstreamProcess
 
-__all__ = ["ADDED_MS", "best", "measure", "show", "steps"]
+__all__ = ["ADDED_MS", "added_ms", "best", "measure", "show", "steps"]
 
 #: Milliseconds that the p99 may be above the upstream's own time.
 ADDED_MS = (5, 20, 50, 100)

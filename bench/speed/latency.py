@@ -13,7 +13,7 @@ from bench.speed.measure import Run
 from bench.speed.passes import TURNS, Plan, turns
 from bench.speed.redis_trip import round_trips_ms
 
-__all__ = ["measure", "show"]
+__all__ = ["added", "measure", "show"]
 
 _LITELLM = Bound("added p50, 1 connection, x LiteLLM's", 0.35, 0.25, at_least=False)
 _PORTKEY = Bound("added p50, 16 connections, x Portkey's", 3, 1.5, at_least=False)

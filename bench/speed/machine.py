@@ -117,11 +117,11 @@ def _machine() -> str:
 
 
 def _commit() -> str:
-    name = _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    name = _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD") or "unknown"
     changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
     return f"{name} and changes" if changed else name
 
 
 def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()

@@ -15,7 +15,7 @@ from bench.speed.target import Target
 from bench.speed.upstream import UpstreamProcess
 from cli.redis_server import free_port
 
-__all__ = ["TURNS", "Plan", "running", "turns"]
+__all__ = ["TURNS", "Plan", "order", "running", "tell", "turns"]
 
 TURNS = (1, 2)
 #: Seconds of the same load before a run counts: the first one on a system that has just started,

@@ -14,7 +14,11 @@ from tests.servers import Child
 
 __all__ = ["profile"]
 
-_RATE = "200"
+#: Samples in a second. A worker has hundreds of threads: to stop them all for each sample would
+#: leave it half its speed and a picture of something else, so that py-spy reads them as they run.
+_SAMPLING = ("--rate", "50", "--nonblocking")
+#: Of its threads only the one that has the interpreter counts: the others look busy to py-spy.
+_WORKER = ("--gil",)
 
 
 def profile(plan: Plan) -> None:
@@ -25,16 +29,16 @@ def profile(plan: Plan) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with running("chatd", plan.delay_s) as (target, upstream):
         # The last of the front end's processes serves; the first only watches it.
-        watched = {
-            "front-end": family(target.parts["front end"])[-1],
-            "worker": target.parts["worker"],
+        watched: dict[str, tuple[int, tuple[str, ...]]] = {
+            "front-end": (family(target.parts["front end"])[-1], ()),
+            "worker": (target.parts["worker"], _WORKER),
         }
         seconds = max(int(plan.seconds), 1)
         for connections in plan.connections:
             spies = []
-            for name, pid in watched.items():
+            for name, (pid, further) in watched.items():
                 file = FOLDER / f"{name}-{connections}.svg"
-                words = ["--rate", _RATE, "--duration", str(seconds), "--output", str(file)]
+                words = [*_SAMPLING, *further, "--duration", str(seconds), "--output", str(file)]
                 command = [spy, "record", "--pid", str(pid), *words]
                 spies.append((file, Child(command, FOLDER / f"{name}-py-spy.log")))
             for _, child in spies:

@@ -85,16 +85,24 @@ def _memory_mib(component: str, run: Run) -> float:
 
 def _ratios(runs: Sequence[Run], connections: int) -> list[tuple[str, ...]]:
     """The promises hold for ``_AT`` connections; with others the ratios are only told."""
-    chatd = of(runs, "chatd", connections)
+    chatd = _whole(of(runs, "chatd", connections))
     rate = figure(chatd, lambda run: run.per_second)
     rows = []
     for other, bound in _RATES.items():
-        base = figure(of(runs, other, connections), lambda run: run.per_second)
+        base = figure(_whole(of(runs, other, connections)), lambda run: run.per_second)
         rows.append(_row(bound, connections, ratio(rate, base)))
     cpu = figure(chatd, lambda run: run.all_cpu_ms)
-    base = figure(of(runs, "litellm", connections), lambda run: run.all_cpu_ms)
+    base = figure(_whole(of(runs, "litellm", connections)), lambda run: run.all_cpu_ms)
     rows.append(_row(_CPU, connections, ratio(base, cpu)))
     return rows
+
+
+def _whole(runs: Sequence[Run]) -> list[Run]:
+    """Those that lasted for an answer to each caller: a shorter one says little of a slow system.
+
+    It is as likely to fall between two bursts of answers, and would make chatd look better.
+    """
+    return [run for run in runs if run.ended >= run.connections]
 
 
 def _row(bound: Bound, connections: int, found: Figure | None) -> tuple[str, ...]:

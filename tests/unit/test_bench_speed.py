@@ -175,8 +175,22 @@ def test_a_table_says_what_was_not_measured(capsys):
     rows = {name: cells for name, *cells in show(Report(), runs)}
 
     assert rows["256: requests/s, x textbook"][2:] == ["2.00", ">= 4", "-", "NOT REACHED"]
-    assert rows["256: requests/s, x LiteLLM"][-1] == "not measured"
+    assert rows["256: requests/s, x LiteLLM"][-1] == "not measured long enough"
     assert "0/2/0/0" in capsys.readouterr().out
+
+
+def test_a_run_with_fewer_answers_than_callers_is_in_no_ratio():
+    """A slow system would look slower than it is by chance."""
+    runs = [
+        run(system, turn, ended=ended)
+        for turn in (1, 2)
+        for system, ended in (("chatd", 400), ("portkey", 256), ("litellm", 255))
+    ]
+    rows = {name: cells for name, *cells in show(Report(), runs)}
+
+    assert rows["256: requests/s, x Portkey"][2] == "1.00"
+    assert rows["256: requests/s, x LiteLLM"][-1] == "not measured long enough"
+    assert rows["256: CPU per request, LiteLLM's / chatd's"][-1] == "not measured long enough"
 
 
 def test_added_latency_is_that_beside_the_upstream_alone():
