@@ -162,7 +162,7 @@ def drain(*, quick: bool = False, runs: int | None = None) -> int:
         "no job is missing, each has its own answer",
         not any(each.wrong or getattr(each, "missing", 0) for _, _, each in every),
     )
-    sheet.raw["runs"] = [{"name": n, "pass": p, **e.to_wire()} for n, p, e in every]
+    sheet.raw["measured"] = [{"name": n, "pass": p, **e.to_wire()} for n, p, e in every]
     return sheet.end()
 
 
@@ -350,7 +350,7 @@ def workers(*, quick: bool = False, runs: int | None = None) -> int:
         told = " / ".join(f"{rate / first:.2f}" for first, rate in zip(base, rates, strict=True))
         sheet.say(f"{names[shape]}, x {names[1, 1]}", told)
     sheet.rule("every call has its own answer", not any(each.failed for _, _, each in every))
-    sheet.raw["runs"] = [{"name": n, "pass": p, **e.to_wire()} for n, p, e in every]
+    sheet.raw["measured"] = [{"name": n, "pass": p, **e.to_wire()} for n, p, e in every]
     return sheet.end()
 
 

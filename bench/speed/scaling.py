@@ -27,7 +27,13 @@ MODELS = {
     "kimi": "kimi/echo",
     "ollama_cloud": "ollama_cloud/echo",
 }
-_KEYS = ("OLLAMA_CLOUD_KEY", "OPENROUTER_API_KEY", "OPENCODE_API_KEY", "KIMI_API_KEY")
+#: Where each finds its key: a provider that has one is registered, and wants a worker.
+_KEYS = {
+    "openrouter": "OPENROUTER_API_KEY",
+    "opencode": "OPENCODE_API_KEY",
+    "kimi": "KIMI_API_KEY",
+    "ollama_cloud": "OLLAMA_CLOUD_KEY",
+}
 #: Each provider has its own upstream path; the upstream answers Ollama's chats, not its prompts.
 _SETTINGS = 'ollama_cloud_api = "chat"'
 
@@ -65,7 +71,7 @@ def scaled(providers: int, workers: int, connections: int, requests: int) -> Sca
             dict.fromkeys(names, upstream.url),
             # As many calls as there are callers, over all providers.
             concurrency=2 * connections // providers,
-            environ=dict.fromkeys(_KEYS, "sk-made-up"),
+            environ={_KEYS[name]: "sk-made-up" for name in names if name in _KEYS},
             settings=_SETTINGS,
         )
         further = [
