@@ -349,7 +349,7 @@ def close_times(_: float) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 environ = {"REQUESTS_CA_BUNDLE": str(CERTIFICATE)} if tls else {}
                 stack = Stack(
-                    Path(folder), {"ollama": upstream.url}, concurrency=20, environ=environ
+                    Path(folder), {"ollama": upstream.url}, concurrency=21, environ=environ
                 ).start()
                 try:
                     _close_times(
