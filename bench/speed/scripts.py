@@ -41,6 +41,7 @@ _PIECE = 50  # Jobs of one pipeline: about as many come together when 256 caller
 _ROUNDS = 5
 _SIZES = (100, 1_000, 10_000)
 _WAITING = 2_000
+_NO_CAP = 10**12
 _ANSWER: JSON = {
     "content": "x" * 200,
     "reasoning": None,
@@ -104,8 +105,11 @@ class _Bench:
 
     def __init__(self, server: RedisProcess) -> None:
         config = ChatdConfig()
-        provider = replace(config.providers[_PROVIDER], concurrency=2 * _PIECE)
-        config = replace(config, providers={**config.providers, _PROVIDER: provider})
+        provider = replace(
+            config.providers[_PROVIDER], concurrency=2 * _PIECE, max_interactive=_NO_CAP
+        )
+        providers = {**config.providers, _PROVIDER: provider}
+        config = replace(config, max_queued=_NO_CAP, max_queued_bytes=_NO_CAP, providers=providers)
         self.pid = server.child.pid
         self.redis = connect(server.url, timeout_s=60)
         self.store = _Rehearsed(self.redis, config)
