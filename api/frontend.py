@@ -37,7 +37,7 @@ EXTENSION = "chatd"
 class Store(Protocol):
     """What the front end asks of the job store; ``chat.store.JobStore`` says more of each."""
 
-    def admit(self, job: NewJob, *, again: bool = False) -> Admitted:
+    def admit(self, job: NewJob, *, again: bool = False, record: bool = False) -> Admitted:
         """Accept a job or refuse it with nothing queued."""
 
     def record(self, job_id: str) -> JobRecord:

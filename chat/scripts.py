@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Scripts", "load_script"]
 
 #: What stands before every script, in this order.
-_PRELUDE = ("prelude", "rates", "budget", "recall")
+_PRELUDE = ("prelude", "rates", "budget", "recall", "standing")
 
 _NAMES = (
     "admit",
