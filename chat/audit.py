@@ -8,6 +8,7 @@ breaks the same rule in the same state.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,8 @@ _STREAM_WINDOWS = 40
 _STREAM_WINDOW = 1000
 #: The last lines of the stream that explain a breach.
 _EVENTS = 10
-_ANSWER = "celery-task-meta-"
+#: Other programs may have such keys in the same database: with ids that are not a job's.
+_OF_JOBS = re.compile("(?:request:|celery-task-meta-)(.*)")
 
 
 class _Findings:
@@ -169,7 +171,7 @@ class Auditor(Scripts):
         return (last[0][0] if last else "", *counters)
 
     def _scan_keys(self, findings: _Findings) -> set[str]:
-        """Hold records and answers against each other; the keys in which jobs stand."""
+        """Hold records, requests and answers against each other; the keys in which jobs stand."""
         containers = {"due", "deadlines", "terminal"}
         for provider in self._config.providers:
             containers |= {f"leases:{provider}", f"calls:{provider}"}
@@ -184,7 +186,7 @@ class Auditor(Scripts):
                 key
                 for key in keys
                 if key.startswith("job:")
-                or (key.startswith(_ANSWER) and made_at(key.removeprefix(_ANSWER)) is not None)
+                or ((found := _OF_JOBS.fullmatch(key)) and made_at(found[1]) is not None)
             ]
             for window in _windows(known, _ENTRIES):
                 (rows, *_) = self._run("audit", "keys", *window)
@@ -228,7 +230,7 @@ class Auditor(Scripts):
         self._sleep(_LEASE_AGAIN_S if has_lease else _AGAIN_S)
         looks: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
         for suspect in suspects:
-            # Records and answers are looked at by their own names, all else by what it is.
+            # Records, requests, answers are looked at by their own names, all else by what it is.
             argument = suspect.key if suspect.look == "keys" else suspect.member
             container = suspect.key if suspect.look == "entries" else ""
             looks[suspect.look, container][argument] = None

@@ -37,6 +37,7 @@ RULES = {
     "record_missing": "the job is listed, and there is no record",
     "record_unlisted": "there is a record, and the job is not listed",
     "request_missing": "the job is not over, and its request is gone",
+    "request_left": "there is a request, and its job is over or has no record",
     "no_deadline": "the job is not over, and nobody looks after its deadline",
     "queued_nowhere": "the job is queued, and stands in no queue",
     "waiting_nowhere": "the job waits, and is neither parked nor due",

@@ -76,8 +76,8 @@ class Reader(Scripts):
     def records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """The records of these jobs in one round trip; ``None`` where there is none.
 
-        They do not say what a job waits for. What is read comes whole, the answers of all jobs and
-        the requests of those that are not over: the caller bounds how many it asks for.
+        They do not say what a job waits for. What is read comes whole, with the answers of all
+        jobs: the caller bounds how many it asks for.
         """
         return [
             record_of(job_id, fields, outcome) if fields else None

@@ -33,7 +33,8 @@ CORRUPTIONS = [
     ("DEL job:{calling}", "stray_entry", "calling"),
     ("HSET job:{queued} state lost", "state_unknown", "queued"),
     ("HDEL job:{waiting} budget", "record_incomplete", "waiting"),
-    ("HDEL job:{queued} request", "request_missing", "queued"),
+    ("DEL request:{queued}", "request_missing", "queued"),
+    ("SET request:{succeeded} {{}}", "request_left", "succeeded"),
     ("ZREM deadlines {due}", "no_deadline", "due"),
     ("ZREM queued:chat.ollama {queued}", "queued_nowhere", "queued"),
     ("ZREM {parked} {waiting}", "waiting_nowhere", "waiting"),
@@ -180,8 +181,8 @@ class StoreAudited(StoreBase):
         assert queue.oldest_s in {40, 41}
 
     def test_results_of_other_programs_are_left_alone(self, client):
-        """Celery's own tasks may have theirs in the same database."""
-        client.set("celery-task-meta-8c2f0e1a", "{}")
+        """Celery's own tasks may have theirs in the same database, and what else has such names."""
+        client.mset({"celery-task-meta-8c2f0e1a": "{}", "request:17": "{}"})
 
         assert audited(client).clean
 

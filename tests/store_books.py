@@ -18,16 +18,18 @@ _HASHES = ("acct", "parked", "job", "lane", "calls", "in_use", "budget")
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What Redis has, read in two round trips: ``jobs`` by id, all else by key."""
+    """What Redis has, read in two round trips: ``jobs`` and ``requests`` by id, else by key."""
 
     jobs: dict[str, dict[str, str]]
+    requests: frozenset[str]
     hashes: dict[str, dict[str, str]]
     zsets: dict[str, dict[str, float]]
 
     @classmethod
     def read(cls, client: redis.Redis) -> Books:
         """Read everything of which something is counted."""
-        keys = [(str(key), *str(key).partition(":")[:2]) for key in client.keys("*")]
+        named = [str(key).partition(":") for key in client.keys("*")]
+        keys = [("".join(parts), parts[0], parts[1]) for parts in named]
         # The hash `parked` names the budgets of the sorted sets `parked:<budget>:<lane>`.
         zsets = [
             key for key, kind, more in keys if kind in _ZSETS and (kind != "parked" or bool(more))
@@ -45,6 +47,7 @@ class Books:
         sets = zip(zsets, found[len(hashes) :], strict=True)
         return cls(
             jobs={k[4:]: value for k, value in all_hashes.items() if k.startswith("job:")},
+            requests=frozenset(job_id for kind, _, job_id in named if kind == "request"),
             hashes={k: value for k, value in all_hashes.items() if not k.startswith("job:")},
             zsets={key: dict(members) for key, members in sets},
         )
@@ -100,6 +103,7 @@ def _places(books: Books) -> None:
     standing = [key for key in books.zsets if key.partition(":")[0] in {"queued", "parked", "due"}]
     assert {member for key in standing for member in books.zsets[key]} <= live
     assert set(books.zsets.get("deadlines", ())) == live
+    assert books.requests == live
     assert set(books.zsets.get("terminal", ())) == over
     assert set(books.zsets.get("jobs", ())) == set(books.jobs)
     # The keeper finds what is parked by this one hash.

@@ -119,10 +119,13 @@ class StoreCare(StoreBase):
         assert store.record(job.id) == record
 
     def test_a_deadline_without_a_job_is_forgotten(self, store, client):
-        """A rollback may leave one behind; it is not looked at for ever."""
-        client.zadd("deadlines", {new_job_id(): 1})
+        """Its record went by hand; it is not looked at for ever, and its request goes as well."""
+        job_id = new_job_id()
+        client.zadd("deadlines", {job_id: 1})
+        client.set(f"request:{job_id}", "{}")
 
         assert (store.expire_due(), store.expire_due()) == (1, 0)
+        assert not client.exists(f"request:{job_id}")
 
     def test_due_jobs_expire_and_calls_do_not(self, store):
         """The keeper ends what is in no call; the call's own worker ends the rest."""

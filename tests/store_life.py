@@ -11,6 +11,7 @@ from chat.errors import IdempotencyMismatch, NoWorker, QueueFull
 from chat.jobs import JobState, new_job_id
 from chat.store import JobStore
 from chat.types import Lane
+from tests.store_audited import audited
 from tests.store_base import QUEUE, StoreBase, a_job
 
 
@@ -194,6 +195,18 @@ class StoreLife(StoreBase):
         assert replace(second, remaining_ms=first.remaining_ms) == first
         assert len(store.record(job.id).attempts) == 1
 
+    def test_a_request_in_the_record_is_found(self, store, client):
+        """A front end of the version before put it there; it goes at the end like any other."""
+        job = self.admitted(store)
+        text = client.getdel(f"request:{job.id}")
+        client.hset(f"job:{job.id}", "request", text)
+        assert audited(client).clean
+        grant = self.start(store, job.id)
+        self.finish(store, grant)
+
+        assert grant.request == job.request
+        assert client.hget(f"job:{job.id}", "request") is None
+
     def test_another_token_finds_nothing_to_do(self, store):
         """A second wake-up of the same job is harmless."""
         job = a_job()
@@ -285,7 +298,7 @@ class StoreLife(StoreBase):
             "yes",
         )
         assert client.zcard("leases:ollama") == 0
-        assert not client.hexists(f"job:{job.id}", "request")
+        assert not client.exists(f"request:{job.id}")
 
     def test_finish_repeated_is_finish(self, store):
         """The reply was lost; the second call changes nothing and says the same."""

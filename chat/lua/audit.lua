@@ -2,7 +2,7 @@
 -- ARGV: 1 'totals', then all providers: the counters against each other and against how much stands where
 --       | 'jobs', then ids: what each record asks for
 --       | 'entries', a key, then members of it: whether the job of each says that it stands there
---       | 'keys', then names of records and answers: whether the one knows of the other
+--       | 'keys', then names of records, requests and answers: whether the one knows of the other
 -- Returns {suspects, more}; a suspect is {rule, key, member, state, token, what was found}.
 --         more, of totals: {field of acct, value, ...}, {queue, queued, below the mark, wake-ups in the list,
 --         age (s) of the first, ...}
@@ -78,7 +78,7 @@ local function look_at_job(id)
     if not redis.call('ZSCORE', 'terminal', id .. ' ' .. state) then suspect('never_removed', key, id, job) end
     return
   end
-  if redis.call('HEXISTS', key, 'request') == 0 then suspect('request_missing', key, id, job) end
+  if redis.call('EXISTS', 'request:' .. id) + redis.call('HEXISTS', key, 'request') == 0 then suspect('request_missing', key, id, job) end
   if not redis.call('ZSCORE', 'deadlines', id) then suspect('no_deadline', key, id, job) end
   if state == 'queued' then
     if not redis.call('ZSCORE', 'queued:' .. job.queue, id) then
@@ -134,6 +134,14 @@ local function look_at_key(key)
   if id then
     if redis.call('EXISTS', key) == 1 and not redis.call('ZSCORE', 'jobs', id) then
       suspect('record_unlisted', key, id, job_of(id))
+    end
+    return
+  end
+  id = string.match(key, '^request:(.*)$')
+  if id then
+    local job = job_of(id)
+    if redis.call('EXISTS', key) == 1 and not LIVE[job.state or ''] then
+      suspect('request_left', key, id, job, job.state and 'the job is ' .. job.state or 'no record')
     end
     return
   end

@@ -164,8 +164,8 @@ local function batch_room(provider, settings, now)
   return room
 end
 
--- What `enter_job` is given of a job; what is nil has no field.
-local ENTERED = {'provider', 'queue', 'lane', 'model', 'upstream_model', 'request', 'metadata', 'created', 'deadline', 'on_lost',
+-- What `enter_job` is given of a job besides its request; what is nil has no field.
+local ENTERED = {'provider', 'queue', 'lane', 'model', 'upstream_model', 'metadata', 'created', 'deadline', 'on_lost',
   'ttl', 'budget', 'match', 'cost', 'rid', 'owner', 'idem', 'watch', 'refused', 'answered', 'unknown'}
 
 -- A job is accepted: all that is counted of it but its state. Returns the fields of its record, for `move` to write.
@@ -177,6 +177,7 @@ local function enter_job(id, job, now)
       append(record, field, job[field])
     end
   end
+  if job.request then redis.call('SET', 'request:' .. id, job.request) end
   redis.call('ZADD', 'deadlines', job.deadline, id)
   redis.call('HINCRBY', 'acct', 'bytes', bytes)
   redis.call('HINCRBY', 'lane:' .. job.queue, 'bytes', bytes)

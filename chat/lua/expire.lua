@@ -8,6 +8,7 @@ local function expire(id)
   local state = job[1]
   if not state then
     redis.call('ZREM', 'deadlines', id)
+    redis.call('DEL', 'request:' .. id)
     return ''
   end
   if TERMINAL[state] then return redis.call('GET', 'celery-task-meta-' .. id) or '' end

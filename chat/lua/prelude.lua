@@ -1,7 +1,9 @@
 -- Shared by every script: it is put before each of them when they are loaded.
 --
 -- Keys (one Redis database, no cluster):
---   job:<id>                 hash   the record
+--   job:<id>                 hash   the record. While none of its values has more than 64 bytes, Redis keeps it in one piece
+--   request:<id>             string what a job that is not over asks: in the record it would be such a value, where the
+--                                   version before has it
 --   queued:<queue>           zset   job -> sequence number of its newest wake-up
 --   seq:<queue>, mark:<queue>       last number given out, highest number started
 --   envelope:<queue>         string Celery message with @JOB@ and @TAG@ to fill in
@@ -163,6 +165,7 @@ local function end_job(id, from, to, response, error, token, now, detail, fields
   redis.call('HINCRBY', 'acct', 'bytes', less)
   redis.call('HINCRBY', 'lane:' .. job[1], 'bytes', less)
   redis.call('HDEL', key, 'request', 'watch', 'waiting')
+  redis.call('DEL', 'request:' .. id)
   local ttl = tonumber(job[4])
   redis.call('EXPIRE', key, ttl * 2)
   redis.call('ZADD', 'terminal', int(now + ttl * 1000), id .. ' ' .. to)
@@ -183,7 +186,7 @@ local function remove(id, state)
     -- The same key may have come again since, if this record was forgotten in between.
     if string.match(redis.call('GET', key) or '', '^%S+') == id then redis.call('DEL', key) end
   end
-  redis.call('DEL', 'job:' .. id, 'celery-task-meta-' .. id)
+  redis.call('DEL', 'job:' .. id, 'request:' .. id, 'celery-task-meta-' .. id)
   redis.call('ZREM', 'jobs', id)
   redis.call('ZREM', 'terminal', id .. ' ' .. state)
   redis.call('HINCRBY', 'acct', state, -1)

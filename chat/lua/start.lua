@@ -8,7 +8,7 @@
 -- room: how many batch jobs of the provider may start now; -1 when no job at all may
 local id, worker, token = ARGV[1], ARGV[2], ARGV[3]
 local key = 'job:' .. id
-local fields = {'state', 'token', 'provider', 'queue', 'seq', 'deadline', 'created', 'attempts', 'request', 'model',
+local fields = {'state', 'token', 'provider', 'queue', 'seq', 'deadline', 'created', 'attempts', 'model',
   'upstream_model', 'lane', 'metadata', 'ttl', 'budget', 'match', 'cost', 'order', 'rid', 'refused', 'answered', 'unknown',
   'on_lost', 'owner', 'idem', 'waiting'}
 local job = {}
@@ -27,7 +27,9 @@ local function grant(room, attempt, started)
     budget = job.budget, match = job.match, order = job.order, cost = job.cost, on_lost = job.on_lost or nil,
     rid = job.rid or nil, owner = job.owner or nil, idem = job.idem or nil, refused = job.refused or nil, answered = job.answered or nil,
     unknown = job.unknown or nil})
-  return {'go', room, attempt, job.request, job.model, job.upstream_model, int(deadline - now), int(started - job.created),
+  -- In the record it is of the version before.
+  local request = redis.call('GET', 'request:' .. id) or redis.call('HGET', key, 'request')
+  return {'go', room, attempt, request, job.model, job.upstream_model, int(deadline - now), int(started - job.created),
     record, job.lane, job.rid or '', tonumber(job.refused or 0), tonumber(job.answered or 0), tonumber(job.unknown or 0)}
 end
 

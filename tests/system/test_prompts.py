@@ -75,7 +75,7 @@ def ask(stack, model="echo", **headers):
     return reply["error"]["job_id"] if "error" in reply else reply["id"]
 
 
-def test_a_queued_prompt_is_in_its_record_and_in_no_message(stack, upstream):
+def test_a_queued_prompt_is_in_its_request_and_in_no_message(stack, upstream):
     """The wake-up that Celery carries, the audit and the logs know a job by its id alone."""
     upstream.hold()
     running = [stack.submit("something else") for _ in range(7)]
@@ -95,9 +95,11 @@ def test_a_queued_prompt_is_in_its_record_and_in_no_message(stack, upstream):
         stack.ended(each)
     arguments, keywords, _ = json.loads(base64.b64decode(json.loads(message)["body"]))
 
-    # Found in the record: so the search would have found it elsewhere.
+    # Found in the request: so the search would have found it elsewhere.
     assert found == {
-        f"the prompt in redis {kind} job:{job_id}" for kind in ("hash", "dump") for job_id in asked
+        f"the prompt in redis {kind} request:{job_id}"
+        for kind in ("string", "dump")
+        for job_id in asked
     }
     assert written == []
     assert json.loads(message)["headers"]["id"] == asked[-1]

@@ -56,7 +56,7 @@ def restart(client, *forgotten):
         for field, amount in ({state: -1, "accepted": -1} | lane).items():
             client.hincrby("acct", field, amount)
         client.hincrby("lane:chat.ollama", "bytes", lane["bytes"])
-        client.delete(f"job:{grant.job_id}", f"celery-task-meta-{grant.job_id}")
+        client.delete(*(f"{of}{grant.job_id}" for of in ("job:", "request:", "celery-task-meta-")))
     new_life(client)
 
 
