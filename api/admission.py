@@ -18,7 +18,7 @@ from api.output import json_response
 from api.unread import STALL_S
 from chat.errors import InvalidRequest, QueueUnavailable
 from chat.formats.chat import ChatCall, parse_chat
-from chat.jobs import NewJob, new_job_id
+from chat.jobs import JobRecord, NewJob, new_job_id
 from chat.types import Lane
 
 __all__ = ["accepted", "job_path", "key_of_call", "naming", "new_job", "read_body", "read_job"]
@@ -67,13 +67,19 @@ def key_of_call(call: str) -> str | None:
     return " ".join(part for part in (caller().name, call, key) if part)
 
 
-def accepted(front: FrontEnd, job_id: str, applied: str | None = None) -> Response:
-    """202 with the record of a job that goes on by itself; ``applied`` is the preference kept."""
+def accepted(
+    front: FrontEnd, job_id: str, applied: str | None = None, record: JobRecord | None = None
+) -> Response:
+    """202 with the record of a job that goes on by itself; ``applied`` is the preference kept.
+
+    ``record`` is read where it is not given.
+    """
     headers = {"Location": job_path(job_id)}
     if applied is not None:
         headers["Preference-Applied"] = applied
-    with naming(job_id):
-        record = front.connections().store.record(job_id)
+    if record is None:
+        with naming(job_id):
+            record = front.connections().store.record(job_id)
     return json_response(record.to_wire(), 202, headers)
 
 

@@ -18,6 +18,7 @@ from api.waiting import await_outcome, watch_outcome
 from chat.errors import DeadlineExceeded, JobCancelled, ResultExpired
 from chat.jobs import NewJob, Outcome
 from chat.replies import Waiter
+from chat.store import Admitted
 from chat.types import JSON, Lane
 
 __all__ = ["answer_job", "blueprint"]
@@ -64,8 +65,8 @@ def answer_job(
             return handed_over(front, ended)
         return _answer(front, ended, formatted)
     outcome = _for_a_while(front, job, preference.wait_s)
-    if isinstance(outcome, str):
-        return accepted(front, outcome, preference.applied)
+    if isinstance(outcome, Admitted):
+        return accepted(front, outcome.job_id, preference.applied, outcome.record)
     response = _answer(front, outcome, formatted)
     if preference.applied is not None:
         response.headers["Preference-Applied"] = preference.applied
@@ -83,13 +84,13 @@ def _handed_over(front: FrontEnd, job_id: str) -> Response:
     return response
 
 
-def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | str:
+def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | Admitted:
     """Wait up to ``seconds``, then leave the job to itself; it is kept as long as any job.
 
-    Returns its end, or its id while it has none or nobody wanted to wait.
+    Returns its end, or the job while it has none or nobody wanted to wait.
     """
     connections = front.connections()
-    admitted = connections.store.admit(job)
+    admitted = connections.store.admit(job, record=seconds == 0)
     if not admitted.joined:
         connections.replies.remember(job)
     outcome = admitted.outcome
@@ -102,7 +103,7 @@ def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | str:
                 min(seconds, most),
                 again=lambda waiter: _again(front, job, waiter),
             )
-    return admitted.job_id if outcome is None or seconds == 0 else outcome
+    return admitted if outcome is None or seconds == 0 else outcome
 
 
 def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome | str:

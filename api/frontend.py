@@ -37,7 +37,7 @@ EXTENSION = "chatd"
 class Store(Protocol):
     """What the front end asks of the job store; ``chat.store.JobStore`` says more of each."""
 
-    def admit(self, job: NewJob, *, again: bool = False) -> Admitted:
+    def admit(self, job: NewJob, *, again: bool = False, record: bool = False) -> Admitted:
         """Accept a job or refuse it with nothing queued."""
 
     def record(self, job_id: str) -> JobRecord:
@@ -159,7 +159,7 @@ class FrontEnd:
         except ConfigError as error:
             # Nothing is accepted that could be lost although it was promised to be kept.
             raise QueueUnavailable(str(error)) from error
-        store = JobStore(client, self.config)
+        store = JobStore(client, self.config, pipelined=True)
         # The listener's client is its own: a busy pool must not keep it from subscribing again.
         return Connections(
             self._store or store,

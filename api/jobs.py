@@ -45,10 +45,10 @@ def submit() -> Response:
     front = front_end()
     job = read_job(front, Lane.BATCH)
     connections = front.connections()
-    admitted = connections.store.admit(job)
+    admitted = connections.store.admit(job, record=True)
     if not admitted.joined:
         connections.replies.remember(job)
-    return accepted(front, admitted.job_id)
+    return accepted(front, admitted.job_id, record=admitted.record)
 
 
 @blueprint.get("/v1/jobs")

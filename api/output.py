@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from json import JSONEncoder
 
 from flask import Response
 
 from chat.types import JSON
 
 __all__ = ["json_response", "page_response"]
+
+# json.dumps makes an encoder for each call as soon as it has an option.
+_TEXT = JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ASCII = JSONEncoder(separators=(",", ":"))
 
 
 def json_response(
@@ -36,7 +40,7 @@ def page_response(data: list[JSON], *, more: bool) -> Response:
 
 def _encode(payload: JSON) -> bytes:
     try:
-        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+        return _TEXT.encode(payload).encode()
     except UnicodeEncodeError:
         # A model may answer with half of a surrogate pair, which only an escape can carry.
-        return json.dumps(payload, separators=(",", ":")).encode()
+        return _ASCII.encode(payload).encode()

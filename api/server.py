@@ -16,6 +16,7 @@ from gunicorn.glogging import Logger
 
 from api import create_app
 from api.stopping import Stopping
+from chat.garbage import search_less
 from chat.handover import say_ready
 from chat.settings import ChatdConfig
 
@@ -63,9 +64,14 @@ def gunicorn_options(
         "loglevel": config.log_level,
         # Two front ends of one user would fight for its one path, and nothing here uses it.
         "control_socket_disable": True,
-        # In each process of the front end, when it begins to accept. The first one is enough.
-        "post_worker_init": lambda _: say_ready(waiting or {}),
+        "post_worker_init": lambda _: _ready(waiting or {}),
     }
+
+
+def _ready(waiting: MutableMapping[str, str]) -> None:
+    """In each process of the front end, when it begins to accept. The first one is ready enough."""
+    search_less()
+    say_ready(waiting)
 
 
 class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types

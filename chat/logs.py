@@ -153,10 +153,6 @@ def _encodable(value: object) -> object:
     return value
 
 
-def _encoded(value: object) -> str:
-    return json.dumps(value, default=_text, allow_nan=False)
-
-
 def _text(value: object) -> str:
     try:
         return str(value)
@@ -164,13 +160,16 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} that cannot be shown>"
 
 
+# json.dumps would make an encoder for each line.
+_encoded = json.JSONEncoder(default=_text, allow_nan=False).encode
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
 def _rfc3339(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def _uncaught(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:

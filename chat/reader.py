@@ -93,6 +93,19 @@ class Reader(Scripts):
             found = pipeline.execute()
         return [None if state is None else JobState(state) for state in found]
 
+    def over(self, job_ids: Sequence[str]) -> list[str]:
+        """Of these jobs, those that are not alive: they have ended, or there is no record of them.
+
+        Cheaper than their states, for whoever asks again and again about many that go on.
+        """
+        gone: list[str] = []
+        for begin in range(0, len(job_ids), _AT_ONCE):
+            some = list(job_ids[begin : begin + _AT_ONCE])
+            with redis_errors():
+                deadlines = self.redis.zmscore("deadlines", some)
+            gone += [job_id for job_id, at in zip(some, deadlines, strict=True) if at is None]
+        return gone
+
     def forgotten(self, job_ids: Sequence[str]) -> list[str]:
         """Of these jobs, those of which Redis has no record although nobody removed it lately."""
         gone = []

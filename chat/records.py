@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 from chat.errors import InvalidRequest
-from chat.jobs import Attempt, JobRecord, JobState, Outcome, rfc3339
+from chat.jobs import Attempt, JobRecord, JobState, NewJob, Outcome, rfc3339
 from chat.types import JSON, Billed, Lane
 
-__all__ = ["outcome_of", "record_of"]
+__all__ = ["new_record", "outcome_of", "record_of"]
 
 
 def outcome_of(meta: str | None) -> Outcome | None:
@@ -44,6 +44,28 @@ def record_of(
         waiting=_waiting(place),
         metadata=json.loads(fields["metadata"]),
         owner=fields.get("owner", ""),
+    )
+
+
+def new_record(
+    job: NewJob, created: str, deadline: str, state: str, place: list[str | int]
+) -> JobRecord:
+    """The record of a job that has just been admitted, from what only ``admit.lua`` knows of it."""
+    return JobRecord(
+        id=job.id,
+        state=JobState(state),
+        lane=job.lane,
+        model=job.request.model,
+        provider=job.provider,
+        upstream_model=job.upstream_model,
+        created_at=int(created),
+        deadline_at=int(deadline),
+        attempts=(),
+        response=None,
+        error=None,
+        waiting=_waiting(place),
+        metadata=job.metadata,
+        owner=job.owner,
     )
 
 

@@ -9,8 +9,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import redis
+from redis.exceptions import NoScriptError
 
 from chat.connection import redis_errors
+from chat.pipeline import ScriptPipeline
 
 if TYPE_CHECKING:
     from chat.settings import ChatdConfig
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Scripts", "load_script"]
 
 #: What stands before every script, in this order.
-_PRELUDE = ("prelude", "rates", "budget", "recall")
+_PRELUDE = ("prelude", "rates", "budget", "recall", "standing")
 
 _NAMES = (
     "admit",
@@ -43,6 +45,10 @@ _NAMES = (
     "start",
     "watch",
 )
+
+#: Those that carry a job or a call: quick, each about one job, and all that many callers run at the
+#: same time. None of the others may hold them up, nor wait behind them.
+_TOGETHER = frozenset({"admit", "cancel", "client", "expire", "finish", "start", "watch"})
 
 
 #: Where the next definition of a shared file begins: all are `local` and stand at the margin.
@@ -89,16 +95,29 @@ def _names(script: str) -> set[str]:
 
 
 class Scripts:
-    """Runs the scripts. Trouble with Redis is ``QueueUnavailable``, whatever its shape."""
+    """Runs the scripts. Trouble with Redis is ``QueueUnavailable``, whatever its shape.
 
-    def __init__(self, client: redis.Redis, config: ChatdConfig) -> None:
+    ``pipelined``: those of many threads that are run at the same time travel together. It pays
+    where many calls are under way in one process, and it is for one process: not across a fork.
+    """
+
+    def __init__(
+        self, client: redis.Redis, config: ChatdConfig, *, pipelined: bool = False
+    ) -> None:
         self.redis = client
         self._config = config
         self._scripts = {name: client.register_script(load_script(name)) for name in _NAMES}
+        self._pipeline = ScriptPipeline(client) if pipelined else None
 
     def _run(self, name: str, *args: str | int) -> Any:
+        script = self._scripts[name]
         with redis_errors():
-            return self._scripts[name](args=args)
+            if self._pipeline is not None and name in _TOGETHER:
+                try:
+                    return self._pipeline.run(script.sha, args)
+                except NoScriptError:
+                    pass  # Redis has been started anew, or was never asked: below it learns it.
+            return script(args=args)
 
     def _run_all(self, name: str, calls: Iterable[Sequence[str | int]]) -> list[Any]:
         """The replies of one script for several lists of arguments, in one round trip."""

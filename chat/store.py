@@ -18,9 +18,9 @@ from chat.access import Caller
 from chat.budget import budget_of, estimated_tokens
 from chat.connection import redis_errors
 from chat.errors import ChatError, ClientLimited, QueueUnavailable
-from chat.jobs import Ending, JobState, NewJob, Outcome, queue_name
+from chat.jobs import Ending, JobRecord, JobState, NewJob, Outcome, queue_name
 from chat.reader import Reader
-from chat.records import outcome_of
+from chat.records import new_record, outcome_of
 from chat.refusals import NO_CAPS, caps_of, refusal
 from chat.types import JSON, ChatRequest, Lane
 from chat.upkeep import Upkeep
@@ -36,12 +36,13 @@ class Admitted:
     """The job a request became.
 
     ``joined`` when an earlier one had the same Idempotency-Key; ``outcome`` is then set if that
-    one is over.
+    one is over. ``record`` is that of a new job, where it was asked for.
     """
 
     job_id: str
     joined: bool = False
     outcome: Outcome | None = None
+    record: JobRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +105,20 @@ class JobStore(Reader, Upkeep):
 
     # -- the front end
 
-    def admit(self, job: NewJob, *, again: bool = False) -> Admitted:
+    def admit(self, job: NewJob, *, again: bool = False, record: bool = False) -> Admitted:
         """Accept ``job`` and send its wake-up, or refuse it with nothing queued.
 
         The id may be one of the caller's choosing: while there is a record of it, whatever its
         state, admitting it again changes nothing. ``again``: it was accepted before and Redis has
-        forgotten it, so that no cap counts.
+        forgotten it, so that no cap counts. ``record``: the record comes with it, to be shown
+        without another round trip; not for a job that was there before.
 
         Raises ``QueueFull``, ``NoWorker``, ``Draining``, ``IdempotencyMismatch`` and
         ``QueueUnavailable``; the last one carries the job id, since Redis may have accepted the job
         before it went away.
         """
         try:
-            reply = self._run("admit", *self._admission(job, again=again))
+            reply = self._run("admit", *self._admission(job, again=again, record=record))
         except QueueUnavailable as error:
             error.job_id = job.id
             raise
@@ -312,7 +314,9 @@ class JobStore(Reader, Upkeep):
 
     # -- admission
 
-    def _admission(self, job: NewJob, *, again: bool = False) -> tuple[str | int, ...]:
+    def _admission(
+        self, job: NewJob, *, again: bool = False, record: bool = False
+    ) -> tuple[str | int, ...]:
         """The arguments of ``admit.lua``."""
         config = self._config
         budget = budget_of(config.providers[job.provider], job.upstream_model)
@@ -347,6 +351,7 @@ class JobStore(Reader, Upkeep):
             estimated_tokens(job.request),
             job.request_id,
             job.owner,
+            "record" if record else "",
         )
 
     def _admitted(self, reply: Sequence[Any], job: NewJob) -> Admitted | ChatError:
@@ -354,6 +359,8 @@ class JobStore(Reader, Upkeep):
         match reply:
             case ["ok", job_id]:
                 return Admitted(job_id)
+            case ["ok", job_id, created, deadline, state, place]:
+                return Admitted(job_id, record=new_record(job, created, deadline, state, place))
             case ["joined", job_id, meta]:
                 return Admitted(job_id, joined=True, outcome=outcome_of(meta))
         return refusal(reply, job, self._config)

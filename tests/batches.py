@@ -46,6 +46,9 @@ class FakeJobs:
                 answers.append(error)
         return answers
 
+    def over(self, job_ids: Sequence[str]) -> list[str]:
+        return [each for each in job_ids if each in self.ended or each not in self.admitted]
+
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         return [
             self.ended[job_id].state

@@ -95,7 +95,7 @@ class FakeStore:
             job.state = JobState.SUCCEEDED
             job.outcome = Outcome(job_id, job.state, result, None)
 
-    def admit(self, job: NewJob, *, again: bool = False) -> Admitted:
+    def admit(self, job: NewJob, *, again: bool = False, record: bool = False) -> Admitted:
         """Accept, join or refuse a job."""
         self._ask("admit")
         if self.refusal is not None and not again:
@@ -115,7 +115,7 @@ class FakeStore:
         result = self.respond(job)
         if result is not None:
             self.end(job.id, result)
-        return Admitted(job.id)
+        return Admitted(job.id, record=self._record(job.id) if record else None)
 
     def record(self, job_id: str) -> JobRecord:
         """The record of a job, its answer included."""

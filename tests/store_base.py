@@ -70,7 +70,10 @@ class StoreBase:
     """Every test leaves the books balanced.
 
     Time cannot be set on a server, so a test that needs some to pass moves what is stored.
+    ``pipelined`` is the store's own: whether scripts go the way of a front end's and a worker's.
     """
+
+    pipelined = False
 
     @pytest.fixture
     def config(self) -> ChatdConfig:
@@ -79,7 +82,7 @@ class StoreBase:
     @pytest.fixture
     def store(self, client, config):
         providers = ["ollama", "openrouter"]
-        store = JobStore(client, config)
+        store = JobStore(client, config, pipelined=self.pipelined)
         store.register_settings(providers)
         text = '{"id":"@JOB@","tag":"@TAG@"}'
         queues = [queue_name(provider, lane) for provider in providers for lane in Lane]

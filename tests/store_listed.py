@@ -208,8 +208,14 @@ class StoreListed(StoreBase):
         kinds = self.of_all_kinds(store)
         asked = [new_job_id(), *kinds, new_job_id()]
 
-        assert store.states(asked) == [None, *(kind.split()[0] for kind in kinds.values()), None]
+        states = [None, *(kind.split()[0] for kind in kinds.values()), None]
+        alive = {"queued", "waiting", "calling"}
+        assert store.states(asked) == states
         assert store.states([]) == []
+        assert store.over(asked) == [
+            job_id for job_id, state in zip(asked, states, strict=True) if state not in alive
+        ]
+        assert store.over([]) == []
 
     # -- collected records
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chat.types import Lane
-from tests.store_base import DAY_MS, QUEUE, StoreBase, ms_of, now_ms
+from tests.store_base import DAY_MS, QUEUE, StoreBase, a_job, ms_of, now_ms
 
 
 class StoreShown(StoreBase):
@@ -187,3 +187,33 @@ class StoreShown(StoreBase):
 
         assert not client.exists("budget:openrouter:no/such")
         assert not client.exists("budgets:openrouter")
+
+    def test_the_record_that_comes_with_the_admission_is_the_one_that_is_read(self, store, client):
+        """Whether the job is queued, behind others, or parked; with all that the caller said."""
+        self.limit(client, provider="openrouter", rpm=60)
+        free = {"provider": "openrouter", "upstream_model": "openai/gpt-oss:free"}
+        said = {"metadata": {"run": "7", "ä": "–"}, "owner": "ann", "timeout_ms": 1_234_567}
+
+        def states(*jobs):
+            for job in jobs:
+                given = store.admit(job, record=True).record
+                read = store.record(job.id)
+                begins = [record.waiting["estimated_start_at"] for record in (given, read)]
+                if begins[0] is not None:  # Reckoned from now, which is later for the second.
+                    assert 0 <= ms_of(begins[1]) - ms_of(begins[0]) < 1000
+                    given.waiting["estimated_start_at"] = begins[1]
+                assert given == read
+                yield given.state
+
+        queued = [*states(a_job(), a_job(**said), a_job(lane=Lane.BATCH, **said))]
+        paced = [*states(*(a_job(lane=Lane.BATCH, **free) for _ in range(3)))]
+        self.close(client, 30)
+        closed = [*states(a_job(), a_job(lane=Lane.BATCH, **said))]
+        store.drain("ollama")
+        drained = [*states(a_job(lane=Lane.BATCH))]
+        again = store.admit(job := self.admitted(store), record=True)
+
+        assert queued == ["queued"] * 3
+        assert paced == ["queued", "waiting", "waiting"]
+        assert (closed, drained) == (["waiting"] * 2, ["waiting"])
+        assert (again.job_id, again.record) == (job.id, None)

@@ -22,6 +22,7 @@ from chat.catalogue import Catalogue
 from chat.connection import await_redis, check_durability, connect
 from chat.disk import lock_file
 from chat.errors import ConfigError, QueueUnavailable
+from chat.garbage import search_less
 from chat.handover import say_ready
 from chat.jobs import TASK_NAME, queue_name
 from chat.store import JobStore
@@ -121,7 +122,7 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     """
     settings = config.providers[provider]
     worker, lock = claim_name(config.data_dir, provider, instance)
-    store = JobStore(connect(redis_url), config)
+    store = JobStore(connect(redis_url), config, pipelined=True)
     registry = build_registry(config, os.environ, only=[provider])
     stopping = threading.Event()
     orphans = Orphans(config.data_dir)
@@ -260,6 +261,7 @@ def _follow_signals(stopping: threading.Event) -> None:
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def ready(sender: Any, **_: object) -> None:
         GATE.hub = sender.hub
+        search_less()
         say_ready()
 
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]

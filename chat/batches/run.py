@@ -58,6 +58,9 @@ class Jobs(Protocol):
     def admit_all(self, jobs: Sequence[NewJob]) -> list[Admitted | ChatError]:
         """Accept jobs, or say why not; a second time is the same."""
 
+    def over(self, job_ids: Sequence[str]) -> list[str]:
+        """Of these, those that have ended or have no record."""
+
     def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """Where each job stands; ``None`` for one without a record."""
 
@@ -339,9 +342,9 @@ class BatchRun:
 
     def _collect(self) -> bool:
         """Write down the results of the jobs that are over, and let go of their records."""
-        flying = list(self._flying)
+        gone = self._jobs.over(list(self._flying))
         over = []
-        for job_id, state in zip(flying, self._jobs.states(flying), strict=True):
+        for job_id, state in zip(gone, self._jobs.states(gone), strict=True):
             if state is None:
                 self._send_again(job_id)
             elif state.terminal:

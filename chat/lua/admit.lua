@@ -3,8 +3,10 @@
 --       9 timeout ms, 10 reply channel or '', 11 worker grace ms or '' when nobody waits,
 --       12 max jobs, 13 max bytes, 14 max jobs of the lane, 15 max bytes of the lane,
 --       16 idempotency hash or '', 17 body hash, 18 policy for a lost call, 19 retention s,
---       20 budget, 21 its match, 22 estimated tokens, 23 request id, 24 owner or ''
--- Returns {'ok', id} | {'joined', id, meta or ''} | {'mismatch', id} | {'no_worker', seconds or ''}
+--       20 budget, 21 its match, 22 estimated tokens, 23 request id, 24 owner or '',
+--       25 whether the caller is to see the record, or ''
+-- Returns {'ok', id} | {'ok', id, created (ms), deadline (ms), state, where it stands, see `standing`}
+--       | {'joined', id, meta or ''} | {'mismatch', id} | {'no_worker', seconds or ''}
 --       | {'drained', since when (ms)} | {'full', what, seconds} | {'closed', why, ms, when it opens}
 local id, provider, queue, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local budget, match = ARGV[20], ARGV[21]
@@ -97,4 +99,5 @@ else
   push(id, queue, budget, lane, paced and lane == 'batch', paced, record)
   move(id, queue, nil, 'queued', nil, record)
 end
-return {'ok', id}
+if ARGV[25] == '' then return {'ok', id} end
+return {'ok', id, int(now), int(deadline), parked and 'waiting' or 'queued', standing(id)}

@@ -25,7 +25,9 @@ def client(server):
 
 
 class TestStore(StoreSuite):
-    """The suite on the server `chatd up` would start."""
+    """The suite on the server `chatd up` would start, by way of the pipeline."""
+
+    pipelined = True
 
     def test_finish_gets_through_when_redis_is_full(self, store, client):
         """Its first write frees memory; an answer that was paid for is not refused."""

@@ -10,7 +10,7 @@ import pytest
 from chat.scripts import load_script
 
 LUA = files("chat") / "lua"
-SHARED = ("prelude", "rates", "budget", "recall")
+SHARED = ("prelude", "rates", "budget", "recall", "standing")
 NAMES = sorted(
     file.name.removesuffix(".lua")
     for file in LUA.iterdir()
