@@ -12,6 +12,10 @@ from chat.types import JSON
 __all__ = ["json_response", "page_response"]
 
 
+#: Made once: `json.dumps` with options makes an encoder each time.
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def json_response(
     payload: JSON, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
@@ -36,7 +40,7 @@ def page_response(data: list[JSON], *, more: bool) -> Response:
 
 def _encode(payload: JSON) -> bytes:
     try:
-        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+        return _compact(payload).encode()
     except UnicodeEncodeError:
         # A model may answer with half of a surrogate pair, which only an escape can carry.
         return json.dumps(payload, separators=(",", ":")).encode()
