@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
@@ -112,11 +113,8 @@ def _check_host() -> None:
     Its browser can be led to an address here by a name of that site (DNS rebinding), and then takes
     chatd for the site. The name still stands in ``Host``.
     """
-    try:
-        host = urlsplit(f"//{request.host}").hostname or ""
-    except ValueError:  # A bracket without its other half.
-        host = ""
-    if is_loopback(host) or is_address(host):
+    host, is_site = _named(request.host)
+    if not is_site:
         return
     origins = front_end().config.allowed_origins
     if host not in {urlsplit(origin).hostname for origin in origins}:
@@ -126,9 +124,22 @@ def _check_host() -> None:
         )
 
 
+@lru_cache(maxsize=64)
+def _named(host: str) -> tuple[str, bool]:
+    """The name or address in a ``Host``, and whether it could be that of a site."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # A bracket without its other half.
+        name = ""
+    return name, not (is_loopback(name) or is_address(name))
+
+
 def _protect(response: Response) -> Response:
+    # Looked up one by one, each would be compared with all that the response has.
+    given = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - they are pairs
     for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+        if name.lower() not in given:
+            response.headers.add(name, value)
     if response.status_code == 401:  # noqa: PLR2004 - a status reads best as its number
         response.headers["WWW-Authenticate"] = "Bearer"
     origins = front_end().config.allowed_origins

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from flask import Flask, Response, g, request
 
 from api import (
@@ -25,9 +28,17 @@ from api.headers import request_id
 __all__ = ["build"]
 
 
+class _Application(Flask):
+    """Flask, told that no view of ours is a coroutine: it would look into each for each request."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """What calls ``func`` and waits for it."""
+        return func
+
+
 def build(front: FrontEnd) -> Flask:
     """The application that serves ``front``."""
-    app = Flask("api", static_folder=None)
+    app = _Application("api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = front.config.body_limit
     app.extensions[EXTENSION] = front
     # A path is one path: nothing is answered by a redirect to a tidier spelling of it.

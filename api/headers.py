@@ -36,6 +36,8 @@ class Preference:
 
         ``respond-async`` together with ``wait=N`` means: wait N seconds, then answer 202.
         """
+        if "Prefer" not in headers:
+            return cls()
         found: dict[str, str] = {}
         for preference in parse_list_header(", ".join(headers.getlist("Prefer"))):
             name, _, value = preference.partition(";")[0].partition("=")

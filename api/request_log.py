@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
 
 from flask import Flask, Response, g, request
 
 from api.admission import job_path
 from api.frontend import front_end
 from chat.errors import JobNotFound
-from chat.logs import log_context
+from chat.logs import begin_log_context, end_log_context
 
 __all__ = ["install"]
 
@@ -36,27 +35,26 @@ def install(app: Flask) -> None:
 
 
 def _begin() -> None:
-    g.log_context = ExitStack()
-    g.log_context.enter_context(log_context(request_id=g.request_id))
+    g.log_context = begin_log_context(request_id=g.request_id)
 
 
 def _answered(response: Response) -> Response:
-    path = request.path
+    method, path = request.method, request.path
     if len(path) > _PATH_CHARACTERS:
         path = f"{path[:_PATH_CHARACTERS]}…"
     milliseconds = (front_end().clock() - g.started) * 1000
-    code = g.get("error_code")
+    status, code = response.status_code, g.get("error_code")
     _log.log(
         logging.DEBUG if path in _POLLED else logging.INFO,
         "%s %s: %s in %.0f ms",
-        request.method,
+        method,
         path,
-        response.status_code if code is None else f"{response.status_code} {code}",
+        status if code is None else f"{status} {code}",
         milliseconds,
         extra={
-            "method": request.method,
+            "method": method,
             "path": path,
-            "status": response.status_code,
+            "status": status,
             "duration_ms": round(milliseconds, 1),
             "code": code,
             "job_id": _job_id(response),
@@ -83,4 +81,6 @@ def _caller() -> str | None:
 
 
 def _end(_: BaseException | None) -> None:
-    g.pop("log_context", ExitStack()).close()
+    begun = g.pop("log_context", None)
+    if begun is not None:
+        end_log_context(begun)

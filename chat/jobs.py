@@ -35,6 +35,8 @@ __all__ = [
 TASK_NAME = "chatd.run_job"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+#: Two characters for each ten bits.
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 #: A regular expression for what stands behind the prefix of an id.
 ID_CHARACTERS = "[0-9a-hjkmnp-tv-z]{26}"
 
@@ -47,7 +49,7 @@ def new_id(prefix: str, milliseconds: int | None = None, chance: bytes | None = 
     if milliseconds is None:
         milliseconds = time.time_ns() // 1_000_000
     number = milliseconds << 80 | int.from_bytes(os.urandom(10) if chance is None else chance[:10])
-    return prefix + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return prefix + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def is_id(prefix: str, text: str) -> bool:

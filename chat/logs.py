@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-__all__ = ["configure", "log_context"]
+__all__ = ["begin_log_context", "configure", "end_log_context", "log_context"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,12 +63,22 @@ def log_context(**fields: str | None) -> Iterator[None]:
     It holds for the thread or greenlet that enters it, and not for those it starts. What is given
     inside another one comes on top; ``None`` changes nothing.
     """
-    given = {name: value for name, value in fields.items() if value is not None}
-    token = _context.set({**_context.get(), **given})
+    begun = begin_log_context(**fields)
     try:
         yield
     finally:
-        _context.reset(token)
+        end_log_context(begun)
+
+
+def begin_log_context(**fields: str | None) -> Token[Mapping[str, object]]:
+    """``log_context`` for what begins in one call and ends in another, by ``end_log_context``."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return _context.set({**_context.get(), **given})
+
+
+def end_log_context(begun: Token[Mapping[str, object]]) -> None:
+    """Take back what ``begin_log_context`` has put on the lines of log."""
+    _context.reset(begun)
 
 
 class _JsonLines(logging.Formatter):

@@ -22,7 +22,7 @@ from chat.jobs import Ending, JobRecord, JobState, NewJob, Outcome, queue_name
 from chat.reader import Reader
 from chat.records import new_record, outcome_of
 from chat.refusals import NO_CAPS, caps_of, refusal
-from chat.types import JSON, ChatRequest, Lane
+from chat.types import ChatRequest, Lane
 from chat.upkeep import Upkeep
 
 #: Ms beyond ``timeout_s`` for which a call of a client counts whose front end has died.
@@ -366,8 +366,8 @@ class JobStore(Reader, Upkeep):
         return refusal(reply, job, self._config)
 
 
-def _dump(value: JSON | dict[str, str]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+#: Made once: `json.dumps` with options makes an encoder each time.
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _or_empty(value: int | None) -> int | str:
