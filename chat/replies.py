@@ -77,6 +77,8 @@ class Waiter:
 
     def __exit__(self, *_: object) -> None:
         self._replies.forget(self)
+        # It has the request and this waiter in it: together they would stay until collected.
+        self.again = None
 
 
 class Replies:

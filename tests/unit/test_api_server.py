@@ -141,3 +141,31 @@ def test_everything_in_the_front_end_logs_in_one_form():
     assert (of_request["path"], of_request["status"]) == ("/nowhere", 404)
     assert of_greenlet["message"].startswith("an uncaught KeyError ends <Greenlet")
     assert of_greenlet["exception"].endswith("KeyError: 'gone'")
+
+
+COLLECTED = """
+import gc
+from gevent import monkey
+monkey.patch_all()
+from api.server import FrontEndServer
+from chat.settings import ChatdConfig
+app = FrontEndServer(ChatdConfig()).load()
+client = app.test_client()
+client.get("/health")
+gc.collect()
+gc.disable()
+for _ in range(10):
+    assert client.get("/health").status_code == 200
+print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000, gc.collect() // 10)
+"""
+
+
+def test_the_collector_is_seldom_needed():
+    """It waits for so many objects, which has to be worth little memory: requests leave few."""
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTED], capture_output=True, text=True, timeout=60, check=True
+    )
+    threshold, is_frozen, left = done.stdout.split()
+
+    assert (threshold, is_frozen) == ("10000", "True")
+    assert int(left) < 50

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
+from functools import partial
 
 import fakeredis
 import pytest
@@ -48,6 +51,21 @@ def test_the_answer_reaches_the_waiter(store, replies):
         run(store, job)
 
         assert waiter.wait(10).response == {"content": "Paris"}
+
+
+def test_a_wait_that_is_over_holds_nothing(replies):
+    """The request of the job that it would have admitted again is freed at once."""
+    gc.disable()
+    try:
+        with replies.expect(a_job().id) as waiter:
+            waiter.again = partial(waiter.deliver, None)
+            gone = weakref.ref(waiter)
+        del waiter
+        left = gone()
+    finally:
+        gc.enable()
+
+    assert left is None
 
 
 def test_each_waiter_gets_its_own(store, replies):
