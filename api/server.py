@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 from collections.abc import MutableMapping
@@ -27,9 +26,6 @@ _log = logging.getLogger(__name__)
 
 #: Seconds beyond ``drain_s`` that the front end has to answer those who have waited so long.
 _GRACE_S = 5
-#: Objects made and not freed after which the collector looks for those that only hold one another:
-#: a megabyte or two.
-_COLLECT_AFTER = 10_000
 #: gunicorn touches a file as a sign of life; in memory, a slow disk cannot look like a hang.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes an anonymous file there
 
@@ -117,13 +113,7 @@ class FrontEndServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no 
         """Called by gunicorn in each worker, after the fork."""
         # gevent would write the traceback of a greenlet to standard error by itself.
         gevent.get_hub().print_exception = _greenlet_failed
-        app = create_app(self._config, stopping=self.stopping)
-        # What is there by now stays, and what requests leave behind is freed without the collector:
-        # at its usual limits it would look through those who wait again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER, 20, 20)
-        return app
+        return create_app(self._config, stopping=self.stopping)
 
 
 def _greenlet_failed(

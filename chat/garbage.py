@@ -9,7 +9,7 @@ __all__ = ["search_less"]
 #: New containers after which the youngest are searched, and how many searches of one generation
 #: make one of the next. With 700, Python's own number, a call that waits is searched again and
 #: again, and all of Celery and Flask with each full search.
-_NEW, _YOUNG, _OLD = 20_000, 10, 20
+_NEW, _YOUNG, _OLD = 10_000, 20, 20
 
 
 def search_less() -> None:
@@ -17,7 +17,7 @@ def search_less() -> None:
 
     To be called once everything is imported and made, in each process for itself. References still
     free nearly everything at once: cycles come from exceptions, as a rule. They may now hold the
-    memory of some 20,000 objects before they are found.
+    memory of some 10,000 objects before they are found.
     """
     gc.collect()
     gc.freeze()

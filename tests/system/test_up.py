@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -195,7 +196,8 @@ def test_what_was_queued_survives_a_restart_of_everything(tmp_path, upstream):
     ]
     first.child.kill()
     for pid in processes(first.config):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # It has ended with its parent.
+            os.kill(pid, signal.SIGKILL)
     eventually(lambda: processes(first.config) == {}, within_s=60)
     upstream.release()
     first.child.log.unlink()
