@@ -64,14 +64,9 @@ def gunicorn_options(
         "loglevel": config.log_level,
         # Two front ends of one user would fight for its one path, and nothing here uses it.
         "control_socket_disable": True,
-        "post_worker_init": lambda _: _ready(waiting or {}),
+        # In each process of the front end, when it begins to accept. The first one is enough.
+        "post_worker_init": lambda _: say_ready(waiting or {}),
     }
-
-
-def _ready(waiting: MutableMapping[str, str]) -> None:
-    """In each process of the front end, when it begins to accept. The first one is ready enough."""
-    search_less()
-    say_ready(waiting)
 
 
 class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -113,7 +108,9 @@ class FrontEndServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no 
         """Called by gunicorn in each worker, after the fork."""
         # gevent would write the traceback of a greenlet to standard error by itself.
         gevent.get_hub().print_exception = _greenlet_failed
-        return create_app(self._config, stopping=self.stopping)
+        app = create_app(self._config, stopping=self.stopping)
+        search_less()
+        return app
 
 
 def _greenlet_failed(

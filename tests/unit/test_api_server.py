@@ -148,10 +148,8 @@ import gc
 from gevent import monkey
 monkey.patch_all()
 from api.server import FrontEndServer
-from chat.garbage import search_less
 from chat.settings import ChatdConfig
 app = FrontEndServer(ChatdConfig()).load()
-search_less()
 client = app.test_client()
 client.get("/health")
 gc.collect()
