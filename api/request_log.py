@@ -15,6 +15,8 @@ __all__ = ["install"]
 
 _log = logging.getLogger(__name__)
 
+#: Where a request keeps what ends its log context.
+_CONTEXT = "chatd.log_context"
 #: What is asked every few seconds, by whoever watches over chatd.
 _POLLED = frozenset({"/health", "/ready", "/metrics"})
 #: Characters of a path that a line shows; ours are shorter.
@@ -35,7 +37,8 @@ def install(app: Flask) -> None:
 
 
 def _begin() -> None:
-    g.log_context = begin_log_context(request_id=g.request_id)
+    # Not in `g`, which a request that is made within another one shares with that.
+    request.environ[_CONTEXT] = begin_log_context(request_id=g.request_id)
 
 
 def _answered(response: Response) -> Response:
@@ -81,6 +84,6 @@ def _caller() -> str | None:
 
 
 def _end(_: BaseException | None) -> None:
-    begun = g.pop("log_context", None)
+    begun = request.environ.pop(_CONTEXT, None)
     if begun is not None:
         end_log_context(begun)
