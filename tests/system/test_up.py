@@ -206,6 +206,7 @@ def test_what_was_queued_survives_a_restart_of_everything(tmp_path, upstream):
         states = []
         for job_id in ids:
             record = requests.get(f"{second.url}/v1/jobs/{job_id}?wait=60", timeout=90).json()
+            assert "state" in record, (record, second.child.output()[-3000:])
             states.append(record["state"])
     finally:
         second.child.stop(60)
