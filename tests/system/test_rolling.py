@@ -26,6 +26,9 @@ TAIL = "[chatd.providers.ollama]\nworkers = 2\n"
 @pytest.fixture
 def up(tmp_path, upstream):
     up = Up(tmp_path, upstream, settings=SETTINGS, tail=TAIL)
+    # `chatd up` is ready with one worker of each provider; the second may still be reading its
+    # configuration, which some tests change.
+    eventually(lambda: up.child.output().count(' ready."}') == 2)
     yield up
     upstream.release()
     up.child.stop(60)

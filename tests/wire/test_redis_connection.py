@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -35,9 +36,10 @@ class Redis:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        while command := connection.recv(65536):  # One at a time: each waits for its answer.
-            if not self.silent:
-                connection.sendall(b"+PONG\r\n" if b"PING" in command else b"+OK\r\n")
+        with suppress(OSError):  # It was closed.
+            while command := connection.recv(65536):  # One at a time: each waits for its answer.
+                if not self.silent:
+                    connection.sendall(b"+PONG\r\n" if b"PING" in command else b"+OK\r\n")
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
