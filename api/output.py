@@ -7,13 +7,11 @@ from json import JSONEncoder
 
 from flask import Response
 
-from chat.types import JSON
+from chat.types import JSON, compact_json
 
 __all__ = ["json_response", "page_response"]
 
-# json.dumps makes an encoder for each call as soon as it has an option.
-_TEXT = JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_ASCII = JSONEncoder(separators=(",", ":"))
+_ascii_json = JSONEncoder(separators=(",", ":")).encode
 
 
 def json_response(
@@ -40,7 +38,7 @@ def page_response(data: list[JSON], *, more: bool) -> Response:
 
 def _encode(payload: JSON) -> bytes:
     try:
-        return _TEXT.encode(payload).encode()
+        return compact_json(payload).encode()
     except UnicodeEncodeError:
         # A model may answer with half of a surrogate pair, which only an escape can carry.
-        return _ASCII.encode(payload).encode()
+        return _ascii_json(payload).encode()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import MutableMapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import gevent
@@ -18,11 +16,10 @@ from api import create_app
 from api.stopping import Stopping
 from chat.garbage import search_less
 from chat.handover import say_ready
+from chat.logs import greenlet_failed
 from chat.settings import ChatdConfig
 
 __all__ = ["FrontEndServer", "gunicorn_options"]
-
-_log = logging.getLogger(__name__)
 
 #: Seconds beyond ``drain_s`` that the front end has to answer those who have waited so long.
 _GRACE_S = 5
@@ -107,17 +104,7 @@ class FrontEndServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no 
     def load(self) -> Flask:
         """Called by gunicorn in each worker, after the fork."""
         # gevent would write the traceback of a greenlet to standard error by itself.
-        gevent.get_hub().print_exception = _greenlet_failed
+        gevent.get_hub().print_exception = greenlet_failed
         app = create_app(self._config, stopping=self.stopping)
         search_less()
         return app
-
-
-def _greenlet_failed(
-    context: object,
-    kind: type[BaseException],
-    error: BaseException | None,
-    _: TracebackType | None,
-) -> None:
-    """What gevent's hub calls when an exception ends a greenlet or a callback."""
-    _log.error("an uncaught %s ends %r", kind.__name__, context, exc_info=error)

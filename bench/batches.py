@@ -14,17 +14,17 @@ import io
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import openai
 from openai.types import Batch
 
 from bench.processes import family, resident_mib
+from bench.sampling import Sampler
 from bench.scenes.scene import Report, percentile
 from bench.upstream import Upstream
 from tests.servers import Child
@@ -151,10 +151,11 @@ def _accounted(report: Report, bench: Bench, batch: Batch) -> None:
     )
 
 
-class _Memory:
+class _Memory(Sampler):
     """The most memory that some processes and Redis have used while it watches, in MiB."""
 
     def __init__(self, bench: Bench) -> None:
+        super().__init__(self._measure, 0.2)
         stack = bench.stack
         self._children: dict[str, Child] = {
             "front end": stack.api,
@@ -163,24 +164,10 @@ class _Memory:
         }
         self._redis = stack.redis.client
         self.peak: dict[str, float] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Self:
-        self._look()
+        self._measure()
         self.before = dict(self.peak)
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.2):
-            self._look()
-
-    def _look(self) -> None:
+    def _measure(self) -> None:
         used = {"Redis": self._redis.info("memory")["used_memory"] / 2**20}
         for name, child in self._children.items():
             used[name] = sum(map(resident_mib, family(child.pid)))

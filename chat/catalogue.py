@@ -18,7 +18,7 @@ import redis
 from chat.connection import redis_errors
 from chat.errors import InvalidRequest
 from chat.routing import Route, resolve
-from chat.types import JSON
+from chat.types import JSON, compact_json
 
 __all__ = [
     "LONGEST_NAME",
@@ -85,7 +85,7 @@ class Catalogue:
         with redis_errors():
             seconds, micros = self._redis.time()
             found = ModelList(tuple(models), seconds * 1000 + micros // 1000)
-            text = json.dumps(found.to_wire(), ensure_ascii=False, separators=(",", ":"))
+            text = compact_json(found.to_wire())
             self._redis.set(_key(provider), text, ex=_KEPT_S + math.ceil(next_in_s))
 
     def lists(self, providers: Iterable[str]) -> dict[str, ModelList | None]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-__all__ = ["begin_log_context", "configure", "end_log_context", "log_context"]
+__all__ = ["begin_log_context", "configure", "end_log_context", "greenlet_failed", "log_context"]
 
 _log = logging.getLogger(__name__)
 
@@ -194,6 +194,16 @@ def _uncaught_in_thread(failure: threading.ExceptHookArgs) -> None:
     name = failure.thread.name if failure.thread is not None else "without a name"
     kind = failure.exc_type.__name__
     _log.error("an uncaught %s ends the thread %s", kind, name, exc_info=failure.exc_value)
+
+
+def greenlet_failed(
+    context: object,
+    kind: type[BaseException],
+    error: BaseException | None,
+    _: TracebackType | None,
+) -> None:
+    """``print_exception`` of gevent's hub: an exception ends a greenlet or a callback."""
+    _log.error("an uncaught %s ends %r", kind.__name__, context, exc_info=error)
 
 
 def _unraisable(failure: UnraisableHookArgs) -> None:

@@ -22,7 +22,7 @@ from chat.jobs import Ending, JobRecord, JobState, NewJob, Outcome, queue_name
 from chat.reader import Reader
 from chat.records import new_record, outcome_of
 from chat.refusals import NO_CAPS, caps_of, refusal
-from chat.types import ChatRequest, Lane
+from chat.types import ChatRequest, Lane, compact_json
 from chat.upkeep import Upkeep
 
 #: Ms beyond ``timeout_s`` for which a call of a client counts whose front end has died.
@@ -250,7 +250,7 @@ class JobStore(Reader, Upkeep):
             ending.provider,
             ending.worker,
             ending.state,
-            _dump(ending.payload),
+            compact_json(ending.payload),
             ending.outcome,
             _or_empty(ending.upstream_status),
             ending.billed,
@@ -286,7 +286,7 @@ class JobStore(Reader, Upkeep):
                 provider,
                 worker,
                 grant.record,
-                _dump(grant.request.to_wire()),
+                compact_json(grant.request.to_wire()),
             ),
         )
 
@@ -333,8 +333,8 @@ class JobStore(Reader, Upkeep):
             job.lane.value,
             job.request.model,
             job.upstream_model,
-            _dump(job.request.to_wire()),
-            _dump(job.metadata),
+            compact_json(job.request.to_wire()),
+            compact_json(job.metadata),
             job.timeout_ms,
             job.reply_to or "",
             int(config.worker_grace_s * 1000) if job.waits else "",
@@ -364,10 +364,6 @@ class JobStore(Reader, Upkeep):
             case ["joined", job_id, meta]:
                 return Admitted(job_id, joined=True, outcome=outcome_of(meta))
         return refusal(reply, job, self._config)
-
-
-#: Made once: `json.dumps` with options makes an encoder each time.
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _or_empty(value: int | None) -> int | str:

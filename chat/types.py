@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from json import JSONEncoder
 from typing import Any, Protocol, Self
 
 __all__ = [
@@ -26,10 +27,15 @@ __all__ = [
     "Provider",
     "Role",
     "ToolCall",
+    "compact_json",
 ]
 
 JSON = dict[str, Any]
 """A decoded JSON object."""
+
+#: JSON without spaces, not only in ASCII. Made once: json.dumps with options makes an encoder for
+#: each value.
+compact_json = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Role(StrEnum):

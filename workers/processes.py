@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import celery.app.trace
 import celery.apps.worker
@@ -23,16 +22,13 @@ from chat.config import load_config
 from chat.connection import await_redis, check_durability, connect, redis_url
 from chat.errors import ConfigError, QueueUnavailable
 from chat.handover import say_ready
-from chat.logs import configure
+from chat.logs import configure, greenlet_failed
 from chat.registry import registered
 from chat.store import JobStore
 from workers.app import envelopes, make_celery
 from workers.keeper import Keeper
 from workers.runs import batches, evaluations
 from workers.worker import run_worker
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["main", "quiet_celery"]
 
@@ -44,7 +40,7 @@ def _worker(provider: str, instance: int | None) -> int:
     configure(f"worker {provider}", config.log_level, config.log_format)
     quiet_celery()
     # gevent would write the traceback of a greenlet to standard error by itself.
-    gevent.get_hub().print_exception = _greenlet_failed
+    gevent.get_hub().print_exception = greenlet_failed
     if provider not in config.providers:
         raise ConfigError(
             f'provider "{provider}" does not exist; choose one of '
@@ -87,16 +83,6 @@ def _given_back(record: logging.LogRecord) -> bool:
         record.__dict__.pop("data", None)  # Where Celery has the traceback once more.
         record.levelno, record.levelname = logging.INFO, "INFO"
     return True
-
-
-def _greenlet_failed(
-    context: object,
-    kind: type[BaseException],
-    error: BaseException | None,
-    _: TracebackType | None,
-) -> None:
-    """What gevent's hub calls when an exception ends a greenlet or a callback."""
-    _log.error("an uncaught %s ends %r", kind.__name__, context, exc_info=error)
 
 
 def _keeper() -> int:

@@ -8,11 +8,11 @@ the last job that ended.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
+from bench.sampling import Sampler
 from bench.speed.batch_files import batch_file, batch_object, make_batch, upload
 from bench.speed.filling import fill
 from bench.speed.working import DELAY_S, PERMITS, working
@@ -131,26 +131,16 @@ def _is_right(result: dict[str, Any]) -> bool:
     return right
 
 
-class _Most:
+class _Most(Sampler):
     """The most calls in flight at a time, looked at a hundred times a second."""
 
     def __init__(self, stack: Stack) -> None:
+        super().__init__(self._count, 0.01)
         self.found = 0
         self._client: Any = stack.redis.client
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="in flight")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.01):
-            self.found = max(self.found, int(self._client.zcard("leases:ollama")))
+    def _count(self) -> None:
+        self.found = max(self.found, int(self._client.zcard("leases:ollama")))
 
 
 def _over(stack: Stack) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Self, TypeVar
 
 from bench.processes import cpu_s, family, proportional_mib, resident_mib, threads
+from bench.sampling import Sampler
 from tests.servers import Child
 from tests.stack import Stack
 
@@ -61,32 +61,20 @@ class Parts:
         return {name: sum(map(threads, self.pids(name))) for name in self._children}
 
 
-class Peak:
+class Peak(Sampler):
     """The most memory and threads that the parts have had while it watches, twice a second."""
 
     def __init__(self, parts: Parts) -> None:
+        super().__init__(self._raise_all, 0.5)
         self._parts = parts
         self.resident: dict[str, float] = {}
         self.proportional: dict[str, float] = {}
         self.threads: dict[str, int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            _raise(self.resident, self._parts.resident())
-            _raise(self.proportional, self._parts.proportional())
-            _raise(self.threads, self._parts.threads())
-            if self._stop.wait(0.5):
-                return
+    def _raise_all(self) -> None:
+        _raise(self.resident, self._parts.resident())
+        _raise(self.proportional, self._parts.proportional())
+        _raise(self.threads, self._parts.threads())
 
 
 def _raise(most: dict[str, _Number], found: Mapping[str, _Number]) -> None:

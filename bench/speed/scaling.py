@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.speed.generator import Load, Outcome, percentile, run
-from bench.speed.parts import Parts
 from bench.speed.upstream import UpstreamProcess
+from bench.speed.working import started
 from cli.redis_server import free_port
 from tests.stack import Stack
-from tests.waiting import eventually
 
 __all__ = ["MODELS", "Scaled", "scaled"]
 
@@ -74,32 +73,15 @@ def scaled(providers: int, workers: int, connections: int, requests: int) -> Sca
             environ={_KEYS[name]: "sk-made-up" for name in names if name in _KEYS},
             settings=_SETTINGS,
         )
-        further = [
-            stack.child(f"worker-{name}-{number}", "worker", name, "--instance", str(number))
-            for name in names
-            for number in range(2, workers + 1)
-        ]
         try:
-            stack.start()
-            for child in further:
-                child.start()
-            client: Any = stack.redis.client
-            eventually(
-                lambda: all(client.zcard(f"workers:{name}") == workers for name in names),
-                within_s=60,
-                what=f"{workers} workers of {providers} providers work",
-            )
-            _send(stack.url, names, connections, requests // 5)
-            parts = Parts.of(stack, further)
-            before = parts.cpu()
-            outcomes = _send(stack.url, names, connections, requests)
-            spent = parts.spent(before)
-            resident = parts.resident()
-            stack.balanced()
+            with started(stack, workers) as parts:
+                _send(stack.url, names, connections, requests // 5)
+                before = parts.cpu()
+                outcomes = _send(stack.url, names, connections, requests)
+                spent = parts.spent(before)
+                resident = parts.resident()
+                stack.balanced()
         finally:
-            for child in further:
-                child.stop(60)
-            stack.stop()
             upstream.stop()
     latencies = sorted(ms for outcome in outcomes for ms in outcome.latencies_ms)
     sent = sum(outcome.counts.asked for outcome in outcomes)

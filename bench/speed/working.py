@@ -15,7 +15,7 @@ from cli.redis_server import free_port
 from tests.stack import Stack
 from tests.waiting import eventually
 
-__all__ = ["CLIENTS", "DELAY_S", "FIRST", "PERMITS", "working"]
+__all__ = ["CLIENTS", "DELAY_S", "FIRST", "PERMITS", "started", "working"]
 
 #: What the upstream takes for a call, and how many calls it is to have at a time.
 DELAY_S = 0.05
@@ -23,6 +23,32 @@ PERMITS = 500
 #: Connections of the load generator, and the chats that come before anything is measured.
 CLIENTS = 64
 FIRST = 20 * CLIENTS
+
+
+@contextmanager
+def started(stack: Stack, workers: int) -> Iterator[Parts]:
+    """``stack``, with so many workers of each of its providers; stopped at the end."""
+    names = list(stack.workers)
+    further = [
+        stack.child(f"worker-{name}-{number}", "worker", name, "--instance", str(number))
+        for name in names
+        for number in range(2, workers + 1)
+    ]
+    try:
+        stack.start()
+        for child in further:
+            child.start()
+        client: Any = stack.redis.client
+        eventually(
+            lambda: all(client.zcard(f"workers:{name}") == workers for name in names),
+            within_s=60,
+            what=f"{workers} workers of {len(names)} providers work",
+        )
+        yield Parts.of(stack, further)
+    finally:
+        for child in further:
+            child.stop(60)
+        stack.stop()
 
 
 @contextmanager
@@ -40,22 +66,9 @@ def working(
         stack = Stack(
             folder / "stack", {"ollama": upstream.url}, concurrency=permits, settings=settings
         )
-        further = [
-            stack.child(f"worker-ollama-{number}", "worker", "ollama", "--instance", str(number))
-            for number in range(2, workers + 1)
-        ]
         try:
-            stack.start()
-            for child in further:
-                child.start()
-            client: Any = stack.redis.client
-            eventually(
-                lambda: client.zcard("workers:ollama") == workers, what=f"{workers} workers work"
-            )
-            run(Load(url=stack.url, form="chat", connections=CLIENTS, count=FIRST))
-            yield stack, Parts.of(stack, further)
+            with started(stack, workers) as parts:
+                run(Load(url=stack.url, form="chat", connections=CLIENTS, count=FIRST))
+                yield stack, parts
         finally:
-            for child in further:
-                child.stop(60)
-            stack.stop()
             upstream.stop()

@@ -25,7 +25,7 @@ from chat.errors import InvalidRequest
 from chat.formats.shapes import BASE64, MESSAGE, NAMED
 from chat.formats.strict_json import parse_object, shown
 from chat.formats.validation import validated
-from chat.types import JSON, ChatRequest, Lane, Message, Role, ToolCall
+from chat.types import JSON, ChatRequest, Lane, Message, Role, ToolCall, compact_json
 
 __all__ = ["LONGEST_MODEL", "ChatBody", "ChatCall", "parse_chat", "read_chat"]
 
@@ -331,7 +331,7 @@ def _message(index: int, body: MessageBody) -> Message:
 def _tool_call(where: str, body: ToolCallBody) -> ToolCall:
     arguments = body.function.arguments
     if isinstance(arguments, dict):
-        text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+        text = compact_json(arguments)
     elif arguments.strip():
         text = arguments
         _check_arguments(f"{where}.function.arguments", text)
