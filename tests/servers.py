@@ -15,7 +15,7 @@ import redis
 from cli.redis_server import find_binary, free_port
 from tests.waiting import eventually
 
-__all__ = ["Child", "RedisProcess"]
+__all__ = ["Child", "RedisProcess", "await_written", "python"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -155,6 +155,18 @@ class RedisProcess:
             return bool(self.client.ping())
         except redis.RedisError:
             return False
+
+
+def await_written(client: redis.Redis) -> None:
+    """Wait until a kill -9 can take back nothing of what this Redis has confirmed.
+
+    While a sync of its append-only file takes its time, Redis confirms further commands and holds
+    them back from the file for up to two seconds (``flushAppendOnlyFile`` in its aof.c).
+    """
+    eventually(
+        lambda: client.info("persistence").get("aof_buffer_length", 0) == 0,
+        what="Redis has handed to its file what it has confirmed",
+    )
 
 
 def python(*arguments: str) -> list[str]:

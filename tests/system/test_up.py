@@ -11,11 +11,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 import requests
 
+from chat.config import load_config
+from chat.connection import redis_url
 from cli.instance import running_pid
 from cli.redis_server import free_port
-from tests.servers import Child, python
+from tests.servers import Child, await_written, python
 from tests.up import Up, processes
 from tests.waiting import eventually
 
@@ -194,6 +197,8 @@ def test_what_was_queued_survives_a_restart_of_everything(tmp_path, upstream):
     ids = [
         requests.post(f"{first.url}/v1/jobs", json=body, timeout=30).json()["id"] for _ in range(12)
     ]
+    with redis.Redis.from_url(redis_url(load_config(first.config))) as client:
+        await_written(client)
     first.child.kill()
     for pid in processes(first.config):
         with suppress(ProcessLookupError):  # It has ended with its parent.
