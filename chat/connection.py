@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -285,16 +286,17 @@ def _refuses(error: ResponseError) -> bool:
     return str(error).startswith(("MISCONF", "NOREPLICAS"))
 
 
-@contextmanager
-def redis_errors() -> Iterator[None]:
-    """Turn whatever redis-py raises inside into ``QueueUnavailable``.
+class _RedisErrors(AbstractContextManager[None]):
+    """What ``redis_errors`` gives. It knows nothing, so one is enough for everybody."""
 
-    A script that stops at its own error (the message names ``user_script``) is a defect or a key
-    changed by hand: it is logged, and the callers do not hear that Redis was away.
-    """
-    try:
-        yield
-    except RedisError as error:
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, RedisError):
+            return
         if type(error) is ResponseError and "user_script" in str(error) and not _refuses(error):
             _log.error("a script of chatd failed in Redis: %s", str(error)[:500])
             raise QueueUnavailable(
@@ -307,3 +309,15 @@ def redis_errors() -> Iterator[None]:
             "try again, and look at `chatd check`",
             retry_after_s=RETRY_AFTER_S,
         ) from error
+
+
+_REDIS_ERRORS = _RedisErrors()
+
+
+def redis_errors() -> AbstractContextManager[None]:
+    """Turn whatever redis-py raises inside into ``QueueUnavailable``.
+
+    A script that stops at its own error (the message names ``user_script``) is a defect or a key
+    changed by hand: it is logged, and the callers do not hear that Redis was away.
+    """
+    return _REDIS_ERRORS
