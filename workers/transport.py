@@ -338,6 +338,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             except BaseException:
                 self._put_back(queue, texts[place + 1 :])
                 raise
+        # Let the jobs begin first, and send the next pop then: somebody waits for them.
+        time.sleep(0)
         return True
 
     def follow_gate(self) -> None:
