@@ -6,9 +6,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -286,15 +284,17 @@ def _refuses(error: ResponseError) -> bool:
     return str(error).startswith(("MISCONF", "NOREPLICAS"))
 
 
-class _RedisErrors(AbstractContextManager[None]):
-    """What ``redis_errors`` gives. It knows nothing, so one is enough for everybody."""
+class _RedisErrors:
+    """Turns whatever redis-py raises inside into ``QueueUnavailable``.
 
-    def __exit__(
-        self,
-        _: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    A script that stops at its own error (the message names ``user_script``) is a defect or a key
+    changed by hand: it is logged, and the callers do not hear that Redis was away.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if not isinstance(error, RedisError):
             return
         if type(error) is ResponseError and "user_script" in str(error) and not _refuses(error):
@@ -311,13 +311,9 @@ class _RedisErrors(AbstractContextManager[None]):
         ) from error
 
 
-_REDIS_ERRORS = _RedisErrors()
+_redis_errors = _RedisErrors()
 
 
-def redis_errors() -> AbstractContextManager[None]:
-    """Turn whatever redis-py raises inside into ``QueueUnavailable``.
-
-    A script that stops at its own error (the message names ``user_script``) is a defect or a key
-    changed by hand: it is logged, and the callers do not hear that Redis was away.
-    """
-    return _REDIS_ERRORS
+def redis_errors() -> _RedisErrors:
+    """A ``with`` block in which trouble with Redis is ``QueueUnavailable``."""
+    return _redis_errors
