@@ -101,9 +101,11 @@ class Calls:
 
     def remember(self, ending: Ending) -> None:
         """Keep for a while what Redis has confirmed, should it forget it."""
-        values = ending.payload.values()
-        size = sum([len(value if type(value) is str else str(value)) for value in values])
-        self._ended.keep(ending, size)
+        # Numbers are of no weight, and as texts they would take longer than all the rest.
+        large = [value for value in ending.payload.values() if value and type(value) is not int]
+        self._ended.keep(
+            ending, sum([len(value if type(value) is str else str(value)) for value in large])
+        )
 
     def stop(self, job_id: str, token: str, reason: str) -> None:
         """Stop one call if this process has it."""

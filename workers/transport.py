@@ -22,9 +22,7 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 from typing import Any
@@ -74,27 +72,27 @@ class Gate:
     drained.
 
     A pop in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK.
+
+    All who tell it something are greenlets of one thread, and none of its methods waits within.
     """
 
     def __init__(self) -> None:
         self.hub: Any = None
         self.channels: set[Channel] = set()
-        self._lock = threading.Lock()
         self._most: dict[str, int] = {}
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._gated = ""
         self._room = 0
-        self._undecided: Counter[str] = Counter()
+        self._undecided: dict[str, int] = {}
         self._shut: frozenset[str] = frozenset()
 
     def arrange(self, most: Mapping[str, int], gated: str) -> None:
         """How many messages of each queue may be held, and which of them needs room."""
-        with self._lock:
-            self._most, self._gated = dict(most), gated
-            self._held.clear()
-            self._undecided.clear()
-            self._room = 0
-            self._follow()
+        self._most, self._gated = dict(most), gated
+        self._held.clear()
+        self._undecided.clear()
+        self._room = 0
+        self._follow()
 
     def is_open(self, queue: str) -> bool:
         """Whether the next pop should name ``queue``."""
@@ -103,7 +101,7 @@ class Gate:
     @property
     def has_room(self) -> bool:
         """Whether the gated queue is short of nothing but messages."""
-        return self._room > self._undecided[self._gated]
+        return self._room > self._undecided.get(self._gated, 0)
 
     def at_once(self, queues: Sequence[str], credit: int) -> int:
         """How many messages one pop that names ``queues`` may bring; at least one.
@@ -112,27 +110,24 @@ class Gate:
         shared with whatever starts meanwhile: what was taken of any queue may use it up, and of
         what is left other workers get half.
         """
-        with self._lock:
-            free = [credit]
-            free += [
-                self._most[queue] - self._held[queue] for queue in queues if queue in self._most
-            ]
-            if self._gated in queues:
-                free.append((self._room - self._undecided.total() + 1) // 2)
+        free = [credit]
+        free += [
+            self._most[queue] - self._held.get(queue, 0) for queue in queues if queue in self._most
+        ]
+        if self._gated in queues:
+            free.append((self._room - sum(self._undecided.values()) + 1) // 2)
         return max(1, min(free))
 
     def took(self, queue: str) -> None:
-        """A message was received. Called in the hub's thread."""
-        with self._lock:
-            self._held[queue] += 1
-            self._undecided[queue] += 1
-            self._follow()
+        """A message was received."""
+        self._held[queue] = self._held.get(queue, 0) + 1
+        self._undecided[queue] = self._undecided.get(queue, 0) + 1
+        self._follow()
 
     def gave_up(self, queue: str) -> None:
-        """A message is done with, or put back. Any thread, as for what follows."""
-        with self._lock:
-            self._held[queue] -= 1
-            self._follow()
+        """A message is done with, or put back."""
+        self._held[queue] -= 1
+        self._follow()
 
     def has_credit(self) -> None:
         """A thread is free again, where none was: the hub may send a pop."""
@@ -141,17 +136,15 @@ class Gate:
 
     def decided(self, queue: str, room: int | None) -> None:
         """The store has decided on a message that was taken; ``None`` when nobody asked it."""
-        with self._lock:
-            self._undecided[queue] = max(0, self._undecided[queue] - 1)
-            if room is not None:
-                self._room = room
-            self._follow()
+        self._undecided[queue] = max(0, self._undecided.get(queue, 0) - 1)
+        if room is not None:
+            self._room = room
+        self._follow()
 
     def learn(self, room: int) -> None:
         """The store says how many messages of the gated queue may start now, if any."""
-        with self._lock:
-            self._room = room
-            self._follow()
+        self._room = room
+        self._follow()
 
     def redis_answers(self) -> None:
         """Redis has just answered this process, on some other connection."""
@@ -163,9 +156,9 @@ class Gate:
             channel.leave_if_silent()
 
     def _follow(self) -> None:
-        """With the lock in hand."""
-        shut = {queue for queue, most in self._most.items() if self._held[queue] >= most}
-        if self._gated and self._room <= self._undecided[self._gated]:
+        """Open and shut queues as is due, and have the hub send a new pop if that changes one."""
+        shut = {queue for queue, most in self._most.items() if self._held.get(queue, 0) >= most}
+        if self._gated and self._room <= self._undecided.get(self._gated, 0):
             shut.add(self._gated)
         if self._room < 0:
             shut.update(self._most)
