@@ -102,6 +102,8 @@ def envelope(app: Celery, queue: str) -> str:
             argsrepr="-",
             kwargsrepr="-",
             origin="chatd",
+            # Else a name of this process, where every one is to send the same.
+            reply_to="-",
             producer=app.amqp.Producer(channel, auto_declare=False),
         )
     # Without the spaces, which are a twentieth of what a waiting job takes of Redis' memory.

@@ -6,9 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -32,11 +30,26 @@ _GRACE_S = 10.0
 _RECONNECT_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
 class _Call:
-    grant: Grant
-    cancelled: Cancelled
-    renew_until: float
+    """One call, entered in ``calls`` as long as it lasts."""
+
+    __slots__ = ("_calls", "_key", "cancelled", "grant", "renew_until")
+
+    def __init__(
+        self, calls: dict[tuple[str, str], _Call], grant: Grant, renew_until: float
+    ) -> None:
+        self._calls = calls
+        self._key = grant.job_id, grant.token
+        self.grant = grant
+        self.cancelled = Cancelled()
+        self.renew_until = renew_until
+
+    def __enter__(self) -> Cancelled:
+        self._calls[self._key] = self
+        return self.cancelled
+
+    def __exit__(self, *_: object) -> None:
+        del self._calls[self._key]
 
 
 class Calls:
@@ -64,7 +77,7 @@ class Calls:
         self._worker = worker
         self._provider = provider
         self._after_beat = after_beat
-        self._lock = threading.Lock()
+        # Without a lock: to enter a call, to find one and to list them all is one step each.
         self._calls: dict[tuple[str, str], _Call] = {}
         self._ended: Memory[Ending] = Memory()
         self._life = ""
@@ -82,27 +95,21 @@ class Calls:
         self._closed.set()
         self._beat_now.set()
 
-    @contextmanager
-    def open(self, grant: Grant, remaining_s: float) -> Iterator[Cancelled]:
+    def open(self, grant: Grant, remaining_s: float) -> _Call:
         """Hold the lease of one call; the switch that is handed out is set when it must stop."""
-        cancelled = Cancelled()
-        key = (grant.job_id, grant.token)
-        with self._lock:
-            self._calls[key] = _Call(grant, cancelled, time.monotonic() + remaining_s + _GRACE_S)
-        try:
-            yield cancelled
-        finally:
-            with self._lock:
-                del self._calls[key]
+        return _Call(self._calls, grant, time.monotonic() + remaining_s + _GRACE_S)
 
     def remember(self, ending: Ending) -> None:
         """Keep for a while what Redis has confirmed, should it forget it."""
-        self._ended.keep(ending, sum(len(str(value)) for value in ending.payload.values()))
+        # Numbers are of no weight, and as texts they would take longer than all the rest.
+        large = [value for value in ending.payload.values() if value and type(value) is not int]
+        self._ended.keep(
+            ending, sum([len(value if type(value) is str else str(value)) for value in large])
+        )
 
     def stop(self, job_id: str, token: str, reason: str) -> None:
         """Stop one call if this process has it."""
-        with self._lock:
-            call = self._calls.get((job_id, token))
+        call = self._calls.get((job_id, token))
         if call is not None:
             call.cancelled.set(reason)
 
@@ -114,8 +121,7 @@ class Calls:
             self._reassert()
         self._life = life
         self._ended.forget_old(now)
-        with self._lock:
-            calls = [key for key, call in self._calls.items() if now < call.renew_until]
+        calls = [key for key, call in list(self._calls.items()) if now < call.renew_until]
         orders = self._store.heartbeat(self._worker, self._provider, calls, life=life)
         if orders is None:  # It was restarted in this very moment.
             self._beat_now.set()
@@ -126,8 +132,7 @@ class Calls:
 
     def _reassert(self) -> None:
         """Redis has a new life: tell it what it may not have taken over from the last one."""
-        with self._lock:
-            calls = [call.grant for call in self._calls.values()]
+        calls = [call.grant for call in list(self._calls.values())]
         ended = self._ended.all()
         became: Counter[str] = Counter()
         for grant in calls:

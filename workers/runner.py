@@ -8,8 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chat.errors import (
     ChatError,
@@ -19,7 +18,7 @@ from chat.errors import (
     UpstreamTimeout,
 )
 from chat.jobs import Ending, JobState, new_token
-from chat.logs import log_context
+from chat.logs import begin_log_context, end_log_context
 from chat.registry import Route
 from chat.retry import Tally, decide, signal, tally
 from chat.store import Grant, Held
@@ -104,16 +103,17 @@ class Runner:
                 decided(room)
             told = True
 
+        begun = begin_log_context(job_id=job_id)
         try:
-            with log_context(job_id=job_id):
-                with self._line.place(lines_up=lines_up) as place:
-                    answer = self._take(job_id, tell, place)
-                if isinstance(answer, Grant):
-                    with log_context(request_id=answer.request_id or None):
-                        self._call(answer)
-                    return True
-                return answer is not None
+            with self._line.place(lines_up=lines_up) as place:
+                answer = self._take(job_id, tell, place)
+            if isinstance(answer, Grant):
+                # It goes with the job's id at the end.
+                begin_log_context(request_id=answer.request_id or None)
+                self._call(answer)
+            return answer is not None
         finally:
+            end_log_context(begun)
             if not told:
                 decided(None)
 
@@ -248,9 +248,13 @@ class Runner:
             "queue_ms": grant.queue_ms,
             "attempt_count": grant.attempt,
         }
-        ending = self._ending(grant, JobState.SUCCEEDED, payload, "succeeded", 200, Billed.YES)
-        return replace(
-            ending,
+        return self._ending(
+            grant,
+            JobState.SUCCEEDED,
+            payload,
+            outcome="succeeded",
+            upstream_status=200,
+            billed=Billed.YES.value,
             signal=signal(None).value,
             input_tokens=response.input_tokens,
             output_tokens=response.output_tokens,
@@ -276,11 +280,13 @@ class Runner:
         if error.billed is Billed.NO and grant.answered + grant.unknown > 0:
             # An earlier call may have been billed: whoever repeats the request might pay twice.
             payload["billed"] = Billed.MAYBE.value
-        ending = self._ending(
-            grant, state, payload, error.code, error.upstream_status, error.billed
-        )
-        return replace(
-            ending,
+        return self._ending(
+            grant,
+            state,
+            payload,
+            outcome=error.code,
+            upstream_status=error.upstream_status,
+            billed=error.billed.value,
             signal=signal(error).value,
             retry_after_s=error.retry_after_s,
             chance=self._chance(),
@@ -289,15 +295,7 @@ class Runner:
             counts_as=counts.value,
         )
 
-    def _ending(
-        self,
-        grant: Grant,
-        state: JobState,
-        payload: JSON,
-        outcome: str,
-        upstream_status: int | None,
-        billed: Billed,
-    ) -> Ending:
+    def _ending(self, grant: Grant, state: JobState, payload: JSON, **rest: Any) -> Ending:
         return Ending(
             job_id=grant.job_id,
             token=grant.token,
@@ -306,9 +304,7 @@ class Runner:
             worker=self._worker,
             state=state.value,
             payload=payload,
-            outcome=outcome,
-            upstream_status=upstream_status,
-            billed=billed.value,
+            **rest,
         )
 
     def _finish(self, ending: Ending, until: float) -> None:

@@ -13,18 +13,17 @@ the job record is the truth and a message only a wake-up, so nothing here surviv
   leaves a connection on which a reply is overdue as soon as Redis is known to answer on others:
   kombu would wait for half a minute and more, and the kernel, after a cut, for as long again.
 
-Everything here runs in the hub's thread, except what ``Gate`` is told. The classes lean on names of
-kombu 5.7 that are not public; the system tests run them against a real server.
+Everything here runs in the hub's thread, except what ``Gate`` is told and the end of a wake-up. The
+classes lean on names of kombu 5.7 that are not public; the system tests run them against a real
+server.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 from typing import Any
 
@@ -49,9 +48,10 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-#: Delivery tag -> message this worker has received and not yet acknowledged. One per process and
-#: not per channel, so that a reconnect does not hand out a second window.
-HELD: dict[str, Any] = {}
+#: Delivery tag -> queue and message that this worker has received and not yet acknowledged: a
+#: wake-up as text, anything else as kombu's message. One per process and not per channel, so that a
+#: reconnect does not hand out a second window.
+HELD: dict[str, tuple[str, Any]] = {}
 
 _VERSION = re.compile(r"redis_version:(\d+)")
 
@@ -72,26 +72,26 @@ class Gate:
     drained.
 
     A pop in flight still has the old key list, so the gate interrupts it with CLIENT UNBLOCK.
+
+    All who tell it something are greenlets of one thread, and none of its methods waits within.
     """
 
     def __init__(self) -> None:
         self.hub: Any = None
         self.channels: set[Channel] = set()
-        self._lock = threading.Lock()
         self._most: dict[str, int] = {}
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._gated = ""
         self._room = 0
-        self._undecided: Counter[str] = Counter()
+        self._undecided: dict[str, int] = {}
         self._shut: frozenset[str] = frozenset()
 
     def arrange(self, most: Mapping[str, int], gated: str) -> None:
         """How many messages of each queue may be held, and which of them needs room."""
-        with self._lock:
-            self._most, self._gated = dict(most), gated
-            self._held.clear()
-            self._undecided.clear()
-            self._room = 0
+        self._most, self._gated = dict(most), gated
+        self._held.clear()
+        self._undecided.clear()
+        self._room = 0
         self._follow()
 
     def is_open(self, queue: str) -> bool:
@@ -101,7 +101,7 @@ class Gate:
     @property
     def has_room(self) -> bool:
         """Whether the gated queue is short of nothing but messages."""
-        return self._room > self._undecided[self._gated]
+        return self._room > self._undecided.get(self._gated, 0)
 
     def at_once(self, queues: Sequence[str], credit: int) -> int:
         """How many messages one pop that names ``queues`` may bring; at least one.
@@ -110,44 +110,44 @@ class Gate:
         shared with whatever starts meanwhile: what was taken of any queue may use it up, and of
         what is left other workers get half.
         """
-        with self._lock:
-            free = [credit]
-            free += [
-                self._most[queue] - self._held[queue] for queue in queues if queue in self._most
-            ]
-            if self._gated in queues:
-                free.append((self._room - self._undecided.total() + 1) // 2)
+        free = [credit]
+        free += [
+            self._most[queue] - self._held.get(queue, 0) for queue in queues if queue in self._most
+        ]
+        if self._gated in queues:
+            free.append((self._room - sum(self._undecided.values()) + 1) // 2)
         return max(1, min(free))
 
     def took(self, queue: str) -> None:
-        """A message was received. Called in the hub's thread, as is ``gave_up``."""
-        with self._lock:
-            self._held[queue] += 1
-            self._undecided[queue] += 1
+        """A message was received."""
+        self._held[queue] = self._held.get(queue, 0) + 1
+        self._undecided[queue] = self._undecided.get(queue, 0) + 1
         self._follow()
 
     def gave_up(self, queue: str) -> None:
         """A message is done with, or put back."""
-        with self._lock:
-            self._held[queue] -= 1
+        self._held[queue] -= 1
         self._follow()
+
+    def has_credit(self) -> None:
+        """A thread is free again, where none was: the hub may send a pop."""
+        if self.hub is not None:
+            self.hub.call_soon(lambda: None)
 
     def decided(self, queue: str, room: int | None) -> None:
         """The store has decided on a message that was taken; ``None`` when nobody asked it."""
-        with self._lock:
-            self._undecided[queue] = max(0, self._undecided[queue] - 1)
-            if room is not None:
-                self._room = room
-        self._follow()
-
-    def learn(self, room: int) -> None:
-        """The store says how many messages of the gated queue may start now, if any. Any thread."""
-        with self._lock:
+        self._undecided[queue] = max(0, self._undecided.get(queue, 0) - 1)
+        if room is not None:
             self._room = room
         self._follow()
 
+    def learn(self, room: int) -> None:
+        """The store says how many messages of the gated queue may start now, if any."""
+        self._room = room
+        self._follow()
+
     def redis_answers(self) -> None:
-        """Redis has just answered this process, on some other connection. Any thread."""
+        """Redis has just answered this process, on some other connection."""
         if self.hub is not None:
             self.hub.call_soon(self._leave_silent)
 
@@ -156,16 +156,17 @@ class Gate:
             channel.leave_if_silent()
 
     def _follow(self) -> None:
-        with self._lock:
-            shut = {queue for queue, most in self._most.items() if self._held[queue] >= most}
-            if self._gated and self._room <= self._undecided[self._gated]:
-                shut.add(self._gated)
-            if self._room < 0:
-                shut.update(self._most)
-            changed = shut != self._shut
-            self._shut = frozenset(shut)
-        if changed and self.hub is not None:
-            # call_soon also wakes a hub that has no BRPOP out because every queue was shut.
+        """Open and shut queues as is due, and have the hub send a new pop if that changes one."""
+        shut = {queue for queue, most in self._most.items() if self._held.get(queue, 0) >= most}
+        if self._gated and self._room <= self._undecided.get(self._gated, 0):
+            shut.add(self._gated)
+        if self._room < 0:
+            shut.update(self._most)
+        if shut == self._shut:
+            return
+        self._shut = frozenset(shut)
+        if self.hub is not None:
+            # call_soon also wakes a hub that has no pop out because every queue was shut.
             self.hub.call_soon(self._apply)
 
     def _apply(self) -> None:
@@ -209,13 +210,17 @@ class LocalCredit(virtual.QoS):  # type: ignore[misc]  # kombu has no types
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Take a message into the window."""
+        self.hold(delivery_tag, message.delivery_info["routing_key"], message)
+
+    def hold(self, delivery_tag: str, queue: str, message: Any) -> None:
+        """Take what came of ``queue`` into the window: a message, or the text of a wake-up."""
         if delivery_tag not in HELD:
-            GATE.took(message.delivery_info["routing_key"])
-        HELD[delivery_tag] = message
+            GATE.took(queue)
+        HELD[delivery_tag] = queue, message
 
     def get(self, delivery_tag: str) -> Any:
         """A message of the window."""
-        return HELD[delivery_tag]
+        return HELD[delivery_tag][1]
 
     def ack(self, delivery_tag: str) -> None:
         """The message is done with: its thread is free."""
@@ -223,15 +228,24 @@ class LocalCredit(virtual.QoS):  # type: ignore[misc]  # kombu has no types
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Give a message up, or back to its queue."""
-        message = self._pop(delivery_tag)
-        if requeue and message is not None:
+        held = self._pop(delivery_tag)
+        if not requeue or held is None:
+            return
+        queue, message = held
+        if isinstance(message, str):
+            self.channel._put_back(queue, [message])
+        else:
             self.channel._restore(message)
 
-    def _pop(self, delivery_tag: str) -> Any:
-        message = HELD.pop(delivery_tag, None)
-        if message is not None:
-            GATE.gave_up(message.delivery_info["routing_key"])
-        return message
+    def _pop(self, delivery_tag: str) -> tuple[str, Any] | None:
+        was_free = self.can_consume()
+        held = HELD.pop(delivery_tag, None)
+        if held is not None:
+            GATE.gave_up(held[0])
+            if not was_free:
+                # kombu has left off polling, and hears nothing of this.
+                GATE.has_credit()
+        return held
 
     def restore_visible(self, *_: object, **__: object) -> None:
         """Nothing to sweep: the hub calls this every ten seconds for the unacked table."""
@@ -249,13 +263,16 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
     _brpop_client_id: Any = None
     _pops_many = False
 
+    #: Takes the wake-ups among what comes, given queue and text; false for anything else.
+    takes: Callable[[str, str], bool] = staticmethod(lambda _queue, _text: False)
+
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - kombu's signature
         """Put a message back where the next pop finds it: it was next, and it still is."""
         priority = self._get_message_priority(message._raw)
         key = self._q_for_pri(message.delivery_info["routing_key"], priority)
         self._put_back(key, [dumps(message._raw)])
 
-    def _put_back(self, key: str, texts: Sequence[str | bytes]) -> None:
+    def _put_back(self, key: str, texts: Sequence[str]) -> None:
         """Put messages back in their order, the first of them to be the next again."""
         with self.conn_or_acquire() as client:
             client.rpush(key, *reversed(texts))
@@ -275,25 +292,23 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             self._pops_many = version is not None and int(version[1]) >= self.pops_many_from
             self._brpop_socket = connection._sock
             GATE.channels.add(self)
-        if not self._pops_many:
-            super()._brpop_start(timeout)
-            return
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
-        count = GATE.at_once(queues, self.qos.credit())
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
         # kombu's key of a queue is its name, with the one priority step there is.
         seconds = timeout or self.brpop_timeout
+        if not self._pops_many:
+            connection.send_command("BRPOP", *queues, seconds)
+            return
+        count = GATE.at_once(queues, self.qos.credit())
         connection.send_command("BLMPOP", seconds, len(queues), *queues, "RIGHT", "COUNT", count)
 
     def _brpop_read(self, **options: Any) -> bool:
-        if not self._pops_many:
-            return bool(super()._brpop_read(**options))
         connection = self.client.connection
         try:
-            reply = self.client.parse_response(connection, "BLMPOP", **options)
+            reply = self.client.parse_response(connection, "BRPOP", **options)
         except self.connection_errors:
             # kombu connects anew in its next round.
             connection.disconnect()
@@ -303,17 +318,21 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
             self._flush_brpop_reauth()
         if not reply:
             raise Empty
-        queue, texts = bytes_to_str(reply[0]), reply[1]
+        queue = bytes_to_str(reply[0])
+        texts = [bytes_to_str(text) for text in (reply[1] if self._pops_many else reply[1:])]
         if queue not in self.active_queues:
             # Its consumer was cancelled while these were on their way.
             self._put_back(queue, texts)
             return True
         for place, text in enumerate(texts):
             try:
-                self.connection._deliver(loads(bytes_to_str(text)), queue)
+                if not self.takes(queue, text):
+                    self.connection._deliver(loads(text), queue)
             except BaseException:
                 self._put_back(queue, texts[place + 1 :])
                 raise
+        # Let the jobs begin first, and send the next pop then: somebody waits for them.
+        time.sleep(0)
         return True
 
     def follow_gate(self) -> None:

@@ -180,7 +180,7 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
         # Its threads are greenlets, as everything of this process is that waits. Celery's own pool
         # of greenlets is made for another loop, which sleeps up to two seconds when all slots are
         # taken; the hub is woken, under gevent as well.
-        pool="threads",
+        pool="workers.pool:TaskPool",
         use_eventloop=True,
         concurrency=threads,
         queues=queues,

@@ -32,8 +32,8 @@ counters = redis.Redis.from_url(url, protocol=2)
 
 
 def work(job_id):
-    counters.incr("started")
     counters.rpush("order", job_id)
+    counters.incr("started")
     time.sleep(float(seconds))
     counters.incr("ended")
     return True
@@ -74,7 +74,7 @@ def follow_gate():
 threading.Thread(target=follow_gate, daemon=True).start()
 worker = app.Worker(
     hostname="sleeper@test",
-    pool="threads",
+    pool="workers.pool:TaskPool",
     use_eventloop=True,
     concurrency=int(threads),
     queues=queues,
