@@ -1,4 +1,4 @@
-"""HTTP connections that another thread can stop in every phase, and the attempt that owns one.
+"""HTTP connections that an attempt can stop in every phase.
 
 A blocked ``connect``, TLS handshake, send or read ends at once when its TCP connection is shut
 down; closing a socket object does not wake whoever waits on it. Neither requests nor urllib3
@@ -9,11 +9,8 @@ attempt through a thread-local, since the pool in between knows nothing of it.
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import struct
-import threading
-from typing import Any, Self
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -23,120 +20,10 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from chat.keepalive import tcp_options
+from chat.providers.attempt import Attempt, AttemptStopped
 from chat.providers.bounded import BoundedResponse
-from chat.providers.watchdog import StopReason, Watchdog
 
-__all__ = ["Attempt", "AttemptStopped", "StoppableAdapter"]
-
-#: With a linger time of zero the last close sends RST. An upstream that is busy sending would not
-#: notice a FIN, and could take it for a half-closed connection whose answer is still wanted.
-_ABORT = struct.pack("ii", 1, 0)
-
-
-class AttemptStopped(OSError):
-    """The attempt was stopped; an OSError, so that urllib3 drops the connection as a broken one."""
-
-
-class _Current(threading.local):
-    attempt: Attempt | None = None
-
-
-_current = _Current()
-
-
-class Attempt:
-    """One upstream call on the wire, which the deadline or another thread may stop at any moment.
-
-    Use it as a context manager round the whole exchange, body included. ``stopped`` is final once
-    the context is left, and what was read counts only if it is ``None``: a body that was cut short
-    can look complete. ``sent`` says whether any byte of the request may have left.
-
-    The attempt holds a duplicate of the socket's descriptor. It stays valid while TLS takes the
-    descriptor over and when urllib3 closes its own, so stopping never meets a number that the
-    kernel has given to somebody else's socket.
-    """
-
-    def __init__(
-        self, watchdog: Watchdog, *, connect_by: float, deadline: float, silence_s: float
-    ) -> None:
-        self.sent = False
-        self.stopped: StopReason | None = None
-        self.silence_s = silence_s
-        self._watchdog = watchdog
-        self._connect_by = connect_by
-        self._deadline = deadline
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._over = False
-
-    def __enter__(self) -> Self:
-        _current.attempt = self
-        connecting_ends_first = self._connect_by < self._deadline
-        self._watchdog.watch(
-            self,
-            min(self._connect_by, self._deadline),
-            StopReason.CONNECT if connecting_ends_first else StopReason.DEADLINE,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _current.attempt = None
-        self.finish()
-
-    def stop(self, reason: StopReason) -> None:
-        """End the exchange now, from any thread; without effect once it is over."""
-        with self._lock:
-            late_alarm = reason is StopReason.CONNECT and self.sent
-            if self._over or self.stopped is not None or late_alarm:
-                return
-            self.stopped = reason
-            if self._socket is not None:
-                # A connection that is already broken has nothing left to shut down.
-                with contextlib.suppress(OSError):
-                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-    def cancel(self) -> None:
-        """Stop because somebody cancelled the call."""
-        self.stop(StopReason.CANCELLED)
-
-    def attach(self, descriptor: int) -> None:
-        """Remember the socket in use; raises AttemptStopped if the attempt was stopped before."""
-        with self._lock:
-            self._attach(descriptor)
-
-    def begin_sending(self, descriptor: int) -> None:
-        """The connection stands and the request goes out: from here on only the deadline counts.
-
-        Raises AttemptStopped if the attempt was stopped before, when nothing has been sent yet.
-        """
-        with self._lock:
-            self._attach(descriptor)
-            self.sent = True
-        self._watchdog.watch(self, self._deadline, StopReason.DEADLINE)
-
-    def finish(self) -> None:
-        """Nothing can stop the attempt after this; what has stopped it before stays."""
-        with self._lock:
-            self._over = True
-            self._detach()
-        self._watchdog.forget(self)
-
-    def check(self) -> None:
-        """Raise AttemptStopped if the attempt was stopped."""
-        if self.stopped is not None:
-            raise AttemptStopped(self.stopped.value)
-
-    def _attach(self, descriptor: int) -> None:
-        self.check()
-        self._detach()
-        # Family and kind do not matter for shutting down, and TLS inside TLS does not tell them.
-        self._socket = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
-
-    def _detach(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+__all__ = ["StoppableAdapter"]
 
 
 class _StoppableHTTP(HTTPConnection):
@@ -147,11 +34,17 @@ class _StoppableHTTP(HTTPConnection):
     #: What the request under way has of its head and body so far.
     _unsent: list[bytes] | None = None
 
+    #: The connection's duplicate of its socket, by which an attempt stops it.
+    _wire: socket.socket | None = None
+
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers, as urllib3 does, with the attempt attached.
 
         urllib3 makes the socket and connects it in one step, out of reach of any other thread.
         """
+        attempt = Attempt.current()
+        if attempt is not None:
+            attempt.connecting()
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as error:
@@ -171,28 +64,61 @@ class _StoppableHTTP(HTTPConnection):
 
     def _connected(self, sock: socket.socket, address: Any) -> socket.socket:
         """``sock`` connected to ``address``, whose shape depends on the address family."""
-        attempt = _current.attempt
+        attempt = Attempt.current()
         try:
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
             sock.settimeout(self.timeout)
+            self._wire = sock.dup()
+            # Both are one to the kernel, and a socket with a time limit does not block there.
+            self._wire.settimeout(0)
             if attempt is not None:
-                attempt.attach(sock.fileno())
+                attempt.attach(self._wire)
             sock.connect(address)
         except OSError:
             sock.close()
+            self._close_wire()
             if attempt is not None:
                 attempt.check()
             raise
         return sock
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the other side has neither closed the connection nor said anything unasked.
+
+        urllib3 polls, for which gevent makes a watcher and goes through its loop.
+        """
+        if self.sock is None or self._wire is None:
+            return False
+        try:
+            self._wire.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Close the connection, as far as no answer is being read from it."""
+        try:
+            super().close()
+        finally:
+            self._close_wire()
+
+    def _close_wire(self) -> None:
+        wire, self._wire = self._wire, None
+        attempt = Attempt.current()
+        if wire is not None and not (attempt is not None and attempt.take_over(wire)):
+            wire.close()
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request, on a connection that stands already or on a new one."""
         if self.sock is None:
             self.connect()
-        attempt = _current.attempt
-        if attempt is not None:
-            attempt.begin_sending(self.sock.fileno())
+        attempt = Attempt.current()
+        if attempt is not None and self._wire is not None:
+            attempt.begin_sending(self._wire)
             # urllib3 lets the time limit for connecting hold for sending as well, which is too
             # little for a body with images on a slow line.
             self.timeout = attempt.silence_s
@@ -227,7 +153,7 @@ class _HTTPPool(HTTPConnectionPool):
         From here on another thread may be using the connection. So the attempt ends first, and one
         that was stopped until now has shut the connection down.
         """
-        attempt = _current.attempt
+        attempt = Attempt.current()
         if conn is not None and attempt is not None:
             attempt.finish()
             if attempt.stopped is not None:

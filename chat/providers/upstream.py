@@ -17,8 +17,8 @@ import urllib3.exceptions
 from chat.addresses import is_loopback
 from chat.errors import ChatError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from chat.keys import Secret
+from chat.providers.attempt import Attempt
 from chat.providers.classify import classify
-from chat.providers.connection import Attempt
 from chat.providers.endpoint import Endpoint
 from chat.providers.error_text import status_inside
 from chat.providers.faults import AnswerTooLarge, network_error, stop_error

@@ -92,4 +92,5 @@ _watchdogs: dict[int, Watchdog] = {}
 
 def process_watchdog() -> Watchdog:
     """The watchdog of this process, made on first use."""
-    return _watchdogs.setdefault(os.getpid(), Watchdog())
+    watchdog = _watchdogs.get(os.getpid())
+    return _watchdogs.setdefault(os.getpid(), Watchdog()) if watchdog is None else watchdog
