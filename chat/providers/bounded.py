@@ -9,9 +9,13 @@ from __future__ import annotations
 import http.client
 import io
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-__all__ = ["BoundedResponse"]
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["BoundedResponse", "Reader", "WholeAnswer"]
 
 #: Characters of one line: a header, the size of a chunk, a trailer.
 _LONGEST_LINE = 65536
@@ -39,10 +43,98 @@ _FRAMING = ("transfer-encoding", "content-length", "connection")
 _LENGTH_DIGITS = 18
 
 
-class _Reader(io.BufferedReader):
+#: As much of an answer as is looked at before any of it is taken: most answers are whole by then.
+_FIRST_LOOK = 32768
+
+
+class _Head(NamedTuple):
+    """A head in the usual form; ``length`` is that of the body, which comes in chunks without."""
+
+    size: int
+    status: int
+    reason: str
+    fields: list[tuple[str, str]]
+    length: int | None
+    closes: bool
+
+
+def _usual_head(data: bytes) -> _Head | None:
+    """The head that ``data`` begins with, if it is there whole and in the usual form."""
+    head = _USUAL_HEAD.match(data)
+    if head is None:
+        return None
+    status, reason, lines = (part.decode("latin-1") for part in head.groups())
+    fields = []
+    framing: dict[str, str] = {}
+    for line in lines.split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        value = value.lstrip(" \t")
+        fields.append((name, value))
+        if (known := name.lower()) in _FRAMING:
+            if known in framing:
+                return None
+            framing[known] = value
+    length = framing.get("content-length")
+    chunked = framing.get("transfer-encoding", "").lower() == "chunked"
+    if chunked == (length is not None) or ("transfer-encoding" in framing) != chunked:
+        return None
+    if length is not None and not (length.isdecimal() and len(length) <= _LENGTH_DIGITS):
+        return None
+    if int(status) in _BODILESS:
+        return None
+    return _Head(
+        size=head.end(),
+        status=int(status),
+        reason=reason.strip(),
+        fields=fields,
+        length=None if length is None else int(length),
+        closes="close" in framing.get("connection", "").lower(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An answer that was there whole at the first look; header names are lower-case."""
+
+    status: int
+    reason: str
+    headers: dict[str, str]
+    body: bytes
+
+    def stream(self, *_: object, **__: object) -> tuple[bytes]:
+        """The body, as requests asks urllib3 for it."""
+        return (self.body,)
+
+    def close(self) -> None:
+        """Nothing: the connection has gone back already."""
+
+
+class Reader(io.BufferedReader):
     """The bytes of one answer."""
 
     lines = 0
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock.makefile("rb", buffering=0), _FIRST_LOOK)
+
+    def makefile(self, *_: object) -> Reader:
+        """Itself: http.client asks its socket for what to read from."""
+        return self
+
+    def whole(self) -> WholeAnswer | None:
+        """The answer, if it is of the usual form and there whole, with nothing behind it.
+
+        Waits for the first bytes and takes none: any other answer is there to be read from its
+        beginning.
+        """
+        data = self.peek(1)
+        head = _usual_head(data)
+        if head is None or head.closes or head.length != len(data) - head.size:
+            return None
+        headers = {name.lower(): value for name, value in head.fields}
+        if "content-encoding" in headers:
+            return None
+        return WholeAnswer(head.status, head.reason, headers, data[head.size :])
 
     def read(self, size: int | None = -1, /) -> bytes:
         """At most ``size`` bytes.
@@ -75,9 +167,9 @@ class BoundedResponse(http.client.HTTPResponse):
 
     _method: str | None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fp = _Reader(self.fp.detach())
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        reader = sock if isinstance(sock, Reader) else Reader(sock)
+        super().__init__(cast("socket.socket", reader), *args, **kwargs)
 
     def begin(self) -> None:
         """Read the head.
@@ -93,37 +185,19 @@ class BoundedResponse(http.client.HTTPResponse):
 
         What is left behind is what http.client leaves behind after the same head.
         """
-        head = _USUAL_HEAD.match(self.fp.peek(1))
+        head = None if self._method == "HEAD" else _usual_head(self.fp.peek(1))
         if head is None:
             return False
-        status, reason, lines = (part.decode("latin-1") for part in head.groups())
-        message = http.client.HTTPMessage()
-        framing: dict[str, str] = {}
-        for line in lines.split("\r\n")[:-1]:
-            name, _, value = line.partition(":")
-            value = value.lstrip(" \t")
-            message.set_raw(name, value)
-            if (known := name.lower()) in _FRAMING:
-                if known in framing:
-                    return False
-                framing[known] = value
-        length = framing.get("content-length")
-        chunked = framing.get("transfer-encoding", "").lower() == "chunked"
-        if chunked == (length is not None) or ("transfer-encoding" in framing) != chunked:
-            return False
-        if length is not None and not (length.isdecimal() and len(length) <= _LENGTH_DIGITS):
-            return False
-        if int(status) in _BODILESS or self._method == "HEAD":
-            return False
-        self.fp.read(head.end())
-        self.version, self.code, self.status = 11, int(status), int(status)
-        self.reason = reason.strip()
-        self.headers = self.msg = message
-        self.chunked = chunked
-        if chunked:
+        self.fp.read(head.size)
+        self.headers = self.msg = http.client.HTTPMessage()
+        for name, value in head.fields:
+            self.headers.set_raw(name, value)
+        self.version, self.code, self.status = 11, head.status, head.status
+        self.reason = head.reason
+        self.length, self.chunked = head.length, head.length is None
+        if self.chunked:
             self.chunk_left = None
-        self.length = None if length is None else int(length)
-        self.will_close = "close" in framing.get("connection", "").lower()
+        self.will_close = head.closes
         return True
 
     def _read_status(self) -> tuple[str, int, str]:

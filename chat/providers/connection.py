@@ -9,7 +9,11 @@ attempt through a thread-local, since the pool in between knows nothing of it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.client
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -17,19 +21,50 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidProxyURL
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+)
+from urllib3.response import HTTPResponse
 
 from chat.keepalive import tcp_options
 from chat.providers.attempt import Attempt, AttemptStopped
-from chat.providers.bounded import BoundedResponse
+from chat.providers.bounded import BoundedResponse, Reader, WholeAnswer
 
 __all__ = ["StoppableAdapter"]
+
+
+class _Writer(HTTPConnection):
+    """Keeps what urllib3 writes, and sends nothing."""
+
+    def __init__(self, host: str, port: int | None) -> None:
+        super().__init__(host, port)
+        self.written: list[bytes] = []
+
+    def send(self, data: Any) -> None:
+        self.written.append(data)
+
+
+_LENGTH = "Content-Length"
+
+
+@functools.lru_cache(maxsize=256)
+def _head(default_port: int, host: str, port: int, target: str, *fields: tuple[str, Any]) -> bytes:
+    """The head of a POST up to its length, as urllib3 writes and checks it."""
+    writer = _Writer(host, port)
+    # On an instance, since http and https have a port of their own, which no Host field names.
+    writer.default_port = default_port  # type: ignore[misc]
+    writer.request("POST", target, headers=dict([*fields, (_LENGTH, "0")]))
+    return b"".join(writer.written).removesuffix(b"Content-Length: 0\r\n\r\n")
 
 
 class _StoppableHTTP(HTTPConnection):
     """Gives its socket to the current attempt before it connects and whenever it is used again."""
 
-    response_class = BoundedResponse
+    #: What an answer is looked at through, before it is known how it is to be read.
+    _looked_at: Reader | None = None
 
     #: What the request under way has of its head and body so far.
     _unsent: list[bytes] | None = None
@@ -102,8 +137,11 @@ class _StoppableHTTP(HTTPConnection):
     def close(self) -> None:
         """Close the connection, as far as no answer is being read from it."""
         try:
+            if self._looked_at is not None:
+                self._looked_at.close()
             super().close()
         finally:
+            self._looked_at = None
             self._close_wire()
 
     def _close_wire(self) -> None:
@@ -132,6 +170,52 @@ class _StoppableHTTP(HTTPConnection):
             self._unsent = None
         self.send(request)
 
+    def exchange(
+        self, target: str, headers: Mapping[str, Any], body: bytes, silence_s: float | None
+    ) -> WholeAnswer | HTTPResponse:
+        """POST to ``target`` on this connection, which stands, and read the answer or its head.
+
+        ``request`` and ``getresponse`` take several times as long as the rest of a call. Here a
+        request is what they have written of one like it, and an answer that is whole at the first
+        look is read without them. Any other they read from its first byte.
+        """
+        fields = [field for field in headers.items() if field[0] != _LENGTH]
+        head = _head(self.default_port, self._dns_host, self.port, target, *fields)
+        attempt = Attempt.current()
+        if attempt is not None and self._wire is not None:
+            attempt.begin_sending(self._wire)
+        self.timeout = silence_s
+        self.sock.settimeout(silence_s)
+        # An upstream may answer and hang up before it has read everything.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._send_all(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+        self._looked_at = reader = Reader(self.sock)
+        whole = reader.whole()
+        if whole is not None:
+            self._looked_at = None
+            reader.close()
+            return whole
+        # This sends nothing: it tells http.client that a request is out, whose answer may come.
+        self._unsent = []
+        try:
+            super().request("POST", target, preload_content=False, decode_content=False)
+        finally:
+            self._unsent = None
+        return self.getresponse()
+
+    def _send_all(self, data: bytes) -> None:
+        """Send ``data``, which mostly goes in one piece; gevent asks a lot before it sends two."""
+        sent = self.sock.send(data)
+        if sent < len(data):
+            self.sock.sendall(memoryview(data)[sent:])
+
+    def response_class(  # type: ignore[override]
+        self, sock: Any, *args: Any, **kwargs: Any
+    ) -> BoundedResponse:
+        """The answer that begins with the next byte."""
+        reader, self._looked_at = self._looked_at, None
+        return BoundedResponse(reader or sock, *args, **kwargs)
+
     def send(self, data: Any) -> None:
         """Send ``data``, or keep it until the request is whole."""
         if self._unsent is None:
@@ -146,6 +230,27 @@ class _StoppableHTTPS(_StoppableHTTP, HTTPSConnection):
 
 class _HTTPPool(HTTPConnectionPool):
     ConnectionCls = _StoppableHTTP
+
+    def exchange(
+        self, target: str, headers: Mapping[str, Any], body: bytes, silence_s: float | None
+    ) -> WholeAnswer | HTTPResponse | None:
+        """POST to ``target`` on a connection that stands already; None if there is none."""
+        conn: Any = self._get_conn()
+        if conn.is_closed:
+            super()._put_conn(conn)
+            return None
+        answer: WholeAnswer | HTTPResponse | None = None
+        try:
+            answer = conn.exchange(target, headers, body, silence_s)
+        finally:
+            if answer is None:
+                conn.close()
+            if not isinstance(answer, HTTPResponse):
+                self._put_conn(conn)
+        if isinstance(answer, HTTPResponse):
+            # It gives the connection back once it is read.
+            answer._connection, answer._pool = conn, self  # noqa: SLF001
+        return answer
 
     def _put_conn(self, conn: Any) -> None:
         """Take a connection back, unless its attempt was stopped.
@@ -178,6 +283,12 @@ _SOCKET_OPTIONS = [
 ]
 
 
+_NO_WAY: tuple[None, str] = None, ""
+
+#: What an answer is made of. requests would make a jar for cookies for each, and a lock for it.
+_BLANK = vars(requests.Response())
+
+
 class StoppableAdapter(HTTPAdapter):
     """requests over the connections above, directly or through an HTTP proxy; for a few URLs.
 
@@ -187,7 +298,7 @@ class StoppableAdapter(HTTPAdapter):
     """
 
     def __init__(self, **options: Any) -> None:
-        self._ways: dict[str | None, tuple[HTTPConnectionPool, str]] = {}
+        self._ways: dict[str | None, tuple[_HTTPPool, str]] = {}
         super().__init__(**options)
 
     def close(self) -> None:
@@ -205,7 +316,7 @@ class StoppableAdapter(HTTPAdapter):
         """The pool whose connections lead to the URL of ``request``."""
         way = self._ways.get(request.url)
         if way is None:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            pool: Any = super().get_connection_with_tls_context(request, verify, proxies, cert)
             super().cert_verify(pool, request.url or "", verify, cert)
             way = self._ways[request.url] = pool, super().request_url(request, proxies)
         return way[0]
@@ -218,12 +329,41 @@ class StoppableAdapter(HTTPAdapter):
         way = self._ways.get(request.url)
         return super().request_url(request, proxies) if way is None else way[1]
 
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002 - as requests has it
+        timeout: Any = None,
+        verify: Any = True,  # noqa: FBT002 - as requests has it
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Make a call; one where a connection stands already takes the shortest way there is."""
+        pool, target = self._ways.get(request.url, _NO_WAY)
+        body = request.body if request.method == "POST" else None
+        if pool is not None and pool.proxy is None and isinstance(body, bytes):
+            silence_s = timeout[1] if isinstance(timeout, tuple) else timeout
+            try:
+                answer = pool.exchange(target, request.headers, body, silence_s)
+            except (OSError, http.client.HTTPException) as error:
+                fault = ProtocolError("Connection aborted.", error)
+                raise requests.ConnectionError(fault, request=request) from error
+            if answer is not None:
+                return self.build_response(request, answer)
+        return super().send(request, stream, timeout, verify, cert, proxies)
+
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """The answer, without what nobody here asks for."""
-        response = requests.Response()
-        response.status_code, response.reason = resp.status, resp.reason
-        response.headers, response.raw = resp.headers, resp
-        response.request, response.url = req, req.url or ""
+        response = requests.Response.__new__(requests.Response)
+        vars(response).update(
+            _BLANK,
+            status_code=resp.status,
+            reason=resp.reason,
+            headers=resp.headers,
+            raw=resp,
+            request=req,
+            url=req.url,
+        )
         return response
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

@@ -204,7 +204,8 @@ class Upstream:
             for piece in response.raw.stream(_PIECE, decode_content=True):
                 body += piece
                 _check(len(body), limit, "bytes")
-            _check(sum(map(body.count, _SEPARATORS)), _MOST_VALUES, "values")
+            if len(body) > _MOST_VALUES:
+                _check(sum(map(body.count, _SEPARATORS)), _MOST_VALUES, "values")
         except (urllib3.exceptions.HTTPError, AnswerTooLarge):
             if not status_tells:
                 raise
