@@ -10,12 +10,9 @@ import http.client
 import io
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self
 
-if TYPE_CHECKING:
-    import socket
-
-__all__ = ["BoundedResponse", "Reader", "WholeAnswer"]
+__all__ = ["BoundedResponse", "WholeAnswer"]
 
 #: Characters of one line: a header, the size of a chunk, a trailer.
 _LONGEST_LINE = 65536
@@ -33,6 +30,8 @@ _USUAL_HEAD = re.compile(
     rb"\r\n"
 )
 
+_FIELD = re.compile(r"([^:\r\n]+):[\t ]*([^\r\n]*)\r\n")
+
 #: Statuses without a body, whatever the head says of its length.
 _BODILESS = (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED)
 
@@ -43,17 +42,17 @@ _FRAMING = ("transfer-encoding", "content-length", "connection")
 _LENGTH_DIGITS = 18
 
 
-#: As much of an answer as is looked at before any of it is taken: most answers are whole by then.
-_FIRST_LOOK = 32768
-
-
 class _Head(NamedTuple):
-    """A head in the usual form; ``length`` is that of the body, which comes in chunks without."""
+    """A head in the usual form; ``length`` is that of the body, which comes in chunks without.
+
+    ``named`` has the last value of each field under its name in lower case.
+    """
 
     size: int
     status: int
     reason: str
     fields: list[tuple[str, str]]
+    named: dict[str, str]
     length: int | None
     closes: bool
 
@@ -64,19 +63,15 @@ def _usual_head(data: bytes) -> _Head | None:
     if head is None:
         return None
     status, reason, lines = (part.decode("latin-1") for part in head.groups())
-    fields = []
-    framing: dict[str, str] = {}
-    for line in lines.split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        value = value.lstrip(" \t")
-        fields.append((name, value))
-        if (known := name.lower()) in _FRAMING:
-            if known in framing:
-                return None
-            framing[known] = value
-    length = framing.get("content-length")
-    chunked = framing.get("transfer-encoding", "").lower() == "chunked"
-    if chunked == (length is not None) or ("transfer-encoding" in framing) != chunked:
+    fields = _FIELD.findall(lines)
+    named = {name.lower(): value for name, value in fields}
+    if len(named) < len(fields):
+        names = [name.lower() for name, _ in fields]
+        if any(names.count(name) > 1 for name in _FRAMING):
+            return None
+    length = named.get("content-length")
+    chunked = named.get("transfer-encoding", "").lower() == "chunked"
+    if chunked == (length is not None) or ("transfer-encoding" in named) != chunked:
         return None
     if length is not None and not (length.isdecimal() and len(length) <= _LENGTH_DIGITS):
         return None
@@ -87,19 +82,33 @@ def _usual_head(data: bytes) -> _Head | None:
         status=int(status),
         reason=reason.strip(),
         fields=fields,
+        named=named,
         length=None if length is None else int(length),
-        closes="close" in framing.get("connection", "").lower(),
+        closes="close" in named.get("connection", "").lower(),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class WholeAnswer:
-    """An answer that was there whole at the first look; header names are lower-case."""
+    """An answer that came in one piece; header names are lower-case."""
 
     status: int
     reason: str
     headers: dict[str, str]
     body: bytes
+
+    @classmethod
+    def of(cls, data: bytes) -> Self | None:
+        """The answer that ``data`` is, if it is of the usual form and whole, with nothing behind.
+
+        One that ends with its connection, or is compressed, is not of the usual form.
+        """
+        head = _usual_head(data)
+        if head is None or head.closes or head.length != len(data) - head.size:
+            return None
+        if "content-encoding" in head.named:
+            return None
+        return cls(head.status, head.reason, head.named, data[head.size :])
 
     def stream(self, *_: object, **__: object) -> tuple[bytes]:
         """The body, as requests asks urllib3 for it."""
@@ -109,32 +118,31 @@ class WholeAnswer:
         """Nothing: the connection has gone back already."""
 
 
-class Reader(io.BufferedReader):
+class _Begun(io.RawIOBase):
+    """The bytes that have come already, and then those of ``rest``."""
+
+    def __init__(self, begun: bytes, rest: io.RawIOBase) -> None:
+        self._begun, self._rest = begun, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if not self._begun:
+            return self._rest.readinto(buffer)
+        size = min(len(buffer), len(self._begun))
+        buffer[:size], self._begun = self._begun[:size], self._begun[size:]
+        return size
+
+    def close(self) -> None:
+        self._rest.close()
+        super().close()
+
+
+class _Reader(io.BufferedReader):
     """The bytes of one answer."""
 
     lines = 0
-
-    def __init__(self, sock: Any) -> None:
-        super().__init__(sock.makefile("rb", buffering=0), _FIRST_LOOK)
-
-    def makefile(self, *_: object) -> Reader:
-        """Itself: http.client asks its socket for what to read from."""
-        return self
-
-    def whole(self) -> WholeAnswer | None:
-        """The answer, if it is of the usual form and there whole, with nothing behind it.
-
-        Waits for the first bytes and takes none: any other answer is there to be read from its
-        beginning.
-        """
-        data = self.peek(1)
-        head = _usual_head(data)
-        if head is None or head.closes or head.length != len(data) - head.size:
-            return None
-        headers = {name.lower(): value for name, value in head.fields}
-        if "content-encoding" in headers:
-            return None
-        return WholeAnswer(head.status, head.reason, headers, data[head.size :])
 
     def read(self, size: int | None = -1, /) -> bytes:
         """At most ``size`` bytes.
@@ -162,14 +170,15 @@ class BoundedResponse(http.client.HTTPResponse):
     """An answer whose bytes come through the reader above, and whose interim answers are skipped.
 
     http.client skips 100 alone, and takes 103 for the answer: the real one would then be the answer
-    to the next call on the connection, which may be somebody else's.
+    to the next call on the connection, which may be somebody else's. ``begun`` are bytes of it that
+    were read before.
     """
 
     _method: str | None
 
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        reader = sock if isinstance(sock, Reader) else Reader(sock)
-        super().__init__(cast("socket.socket", reader), *args, **kwargs)
+    def __init__(self, *args: Any, begun: bytes = b"", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = _Reader(_Begun(begun, self.fp.detach()))
 
     def begin(self) -> None:
         """Read the head.

@@ -31,7 +31,7 @@ from urllib3.response import HTTPResponse
 
 from chat.keepalive import tcp_options
 from chat.providers.attempt import Attempt, AttemptStopped
-from chat.providers.bounded import BoundedResponse, Reader, WholeAnswer
+from chat.providers.bounded import BoundedResponse, WholeAnswer
 
 __all__ = ["StoppableAdapter"]
 
@@ -49,6 +49,9 @@ class _Writer(HTTPConnection):
 
 _LENGTH = "Content-Length"
 
+#: As much of an answer as is looked at before it is known how it is to be read: mostly all of it.
+_FIRST_LOOK = 32768
+
 
 @functools.lru_cache(maxsize=256)
 def _head(default_port: int, host: str, port: int, target: str, *fields: tuple[str, Any]) -> bytes:
@@ -63,8 +66,8 @@ def _head(default_port: int, host: str, port: int, target: str, *fields: tuple[s
 class _StoppableHTTP(HTTPConnection):
     """Gives its socket to the current attempt before it connects and whenever it is used again."""
 
-    #: What an answer is looked at through, before it is known how it is to be read.
-    _looked_at: Reader | None = None
+    #: What has come of the answer that is read next, before it was known how to read it.
+    _begun = b""
 
     #: What the request under way has of its head and body so far.
     _unsent: list[bytes] | None = None
@@ -137,11 +140,8 @@ class _StoppableHTTP(HTTPConnection):
     def close(self) -> None:
         """Close the connection, as far as no answer is being read from it."""
         try:
-            if self._looked_at is not None:
-                self._looked_at.close()
             super().close()
         finally:
-            self._looked_at = None
             self._close_wire()
 
     def _close_wire(self) -> None:
@@ -189,19 +189,18 @@ class _StoppableHTTP(HTTPConnection):
         # An upstream may answer and hang up before it has read everything.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._send_all(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
-        self._looked_at = reader = Reader(self.sock)
-        whole = reader.whole()
+        begun = self.sock.recv(_FIRST_LOOK)
+        whole = WholeAnswer.of(begun)
         if whole is not None:
-            self._looked_at = None
-            reader.close()
             return whole
         # This sends nothing: it tells http.client that a request is out, whose answer may come.
         self._unsent = []
         try:
             super().request("POST", target, preload_content=False, decode_content=False)
+            self._begun = begun
+            return self.getresponse()
         finally:
-            self._unsent = None
-        return self.getresponse()
+            self._unsent, self._begun = None, b""
 
     def _send_all(self, data: bytes) -> None:
         """Send ``data``, which mostly goes in one piece; gevent asks a lot before it sends two."""
@@ -210,11 +209,10 @@ class _StoppableHTTP(HTTPConnection):
             self.sock.sendall(memoryview(data)[sent:])
 
     def response_class(  # type: ignore[override]
-        self, sock: Any, *args: Any, **kwargs: Any
+        self, *args: Any, **kwargs: Any
     ) -> BoundedResponse:
-        """The answer that begins with the next byte."""
-        reader, self._looked_at = self._looked_at, None
-        return BoundedResponse(reader or sock, *args, **kwargs)
+        """The answer that has begun, or begins with the next byte."""
+        return BoundedResponse(*args, begun=self._begun, **kwargs)
 
     def send(self, data: Any) -> None:
         """Send ``data``, or keep it until the request is whole."""

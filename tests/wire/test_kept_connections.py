@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chat.errors import ChatError, JobCancelled, UpstreamProtocolError, UpstreamTimeout
-from chat.providers.bounded import Reader
+from chat.providers.bounded import WholeAnswer
 from chat.providers.upstream import Upstream
 from chat.types import JSON, Billed, Cancelled, Deadline
 from tests.upstream import Answer, End, Request, ScriptedUpstream
@@ -151,14 +151,14 @@ def test_a_usual_answer_is_read_the_short_way(
 ) -> None:
     """Without this the tests above would compare the long way with itself."""
     found: list[bool] = []
-    whole = Reader.whole
+    whole = WholeAnswer.of
 
-    def spied(reader: Reader) -> object:
-        answer = whole(reader)
+    def spied(data: bytes) -> WholeAnswer | None:
+        answer = whole(data)
         found.append(answer is not None)
         return answer
 
-    monkeypatch.setattr(Reader, "whole", spied)
+    monkeypatch.setattr(WholeAnswer, "of", spied)
     client = make_upstream(any_upstream.url)
     any_upstream.then(Answer.json(ANSWER), Answer.json(ANSWER), Answer.chunked([_GOOD]))
     any_upstream.always(Answer.json({"error": "busy"}, 429))
