@@ -9,9 +9,10 @@ from __future__ import annotations
 import http.client
 import io
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
-__all__ = ["BoundedResponse"]
+__all__ = ["BoundedResponse", "WholeAnswer"]
 
 #: Characters of one line: a header, the size of a chunk, a trailer.
 _LONGEST_LINE = 65536
@@ -29,6 +30,8 @@ _USUAL_HEAD = re.compile(
     rb"\r\n"
 )
 
+_FIELD = re.compile(r"([^:\r\n]+):[\t ]*([^\r\n]*)\r\n")
+
 #: Statuses without a body, whatever the head says of its length.
 _BODILESS = (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED)
 
@@ -37,6 +40,103 @@ _FRAMING = ("transfer-encoding", "content-length", "connection")
 
 #: Digits of a length in the usual form: an exabyte less one.
 _LENGTH_DIGITS = 18
+
+
+class _Head(NamedTuple):
+    """A head in the usual form; ``length`` is that of the body, which comes in chunks without.
+
+    ``named`` has the last value of each field under its name in lower case.
+    """
+
+    size: int
+    status: int
+    reason: str
+    fields: list[tuple[str, str]]
+    named: dict[str, str]
+    length: int | None
+    closes: bool
+
+
+def _usual_head(data: bytes) -> _Head | None:
+    """The head that ``data`` begins with, if it is there whole and in the usual form."""
+    head = _USUAL_HEAD.match(data)
+    if head is None:
+        return None
+    status, reason, lines = (part.decode("latin-1") for part in head.groups())
+    fields = _FIELD.findall(lines)
+    named = {name.lower(): value for name, value in fields}
+    if len(named) < len(fields):
+        names = [name.lower() for name, _ in fields]
+        if any(names.count(name) > 1 for name in _FRAMING):
+            return None
+    length = named.get("content-length")
+    chunked = named.get("transfer-encoding", "").lower() == "chunked"
+    if chunked == (length is not None) or ("transfer-encoding" in named) != chunked:
+        return None
+    if length is not None and not (length.isdecimal() and len(length) <= _LENGTH_DIGITS):
+        return None
+    if int(status) in _BODILESS:
+        return None
+    return _Head(
+        size=head.end(),
+        status=int(status),
+        reason=reason.strip(),
+        fields=fields,
+        named=named,
+        length=None if length is None else int(length),
+        closes="close" in named.get("connection", "").lower(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An answer that came in one piece; header names are lower-case."""
+
+    status: int
+    reason: str
+    headers: dict[str, str]
+    body: bytes
+
+    @classmethod
+    def of(cls, data: bytes) -> Self | None:
+        """The answer that ``data`` is, if it is of the usual form and whole, with nothing behind.
+
+        One that ends with its connection, or is compressed, is not of the usual form.
+        """
+        head = _usual_head(data)
+        if head is None or head.closes or head.length != len(data) - head.size:
+            return None
+        if "content-encoding" in head.named:
+            return None
+        return cls(head.status, head.reason, head.named, data[head.size :])
+
+    def stream(self, *_: object, **__: object) -> tuple[bytes]:
+        """The body, as requests asks urllib3 for it."""
+        return (self.body,)
+
+    def close(self) -> None:
+        """Nothing: the connection has gone back already."""
+
+
+class _Begun(io.RawIOBase):
+    """The bytes that have come already, and then those of ``rest``."""
+
+    def __init__(self, begun: bytes, rest: io.RawIOBase) -> None:
+        self._begun, self._rest = begun, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if not self._begun:
+            return self._rest.readinto(buffer)
+        size = min(len(buffer), len(self._begun))
+        buffer[:size], self._begun = self._begun[:size], self._begun[size:]
+        return size
+
+    def close(self) -> None:
+        self._rest.close()
+        super().close()
 
 
 class _Reader(io.BufferedReader):
@@ -70,14 +170,15 @@ class BoundedResponse(http.client.HTTPResponse):
     """An answer whose bytes come through the reader above, and whose interim answers are skipped.
 
     http.client skips 100 alone, and takes 103 for the answer: the real one would then be the answer
-    to the next call on the connection, which may be somebody else's.
+    to the next call on the connection, which may be somebody else's. ``begun`` are bytes of it that
+    were read before.
     """
 
     _method: str | None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, begun: bytes = b"", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fp = _Reader(self.fp.detach())
+        self.fp = _Reader(_Begun(begun, self.fp.detach()))
 
     def begin(self) -> None:
         """Read the head.
@@ -93,37 +194,19 @@ class BoundedResponse(http.client.HTTPResponse):
 
         What is left behind is what http.client leaves behind after the same head.
         """
-        head = _USUAL_HEAD.match(self.fp.peek(1))
+        head = None if self._method == "HEAD" else _usual_head(self.fp.peek(1))
         if head is None:
             return False
-        status, reason, lines = (part.decode("latin-1") for part in head.groups())
-        message = http.client.HTTPMessage()
-        framing: dict[str, str] = {}
-        for line in lines.split("\r\n")[:-1]:
-            name, _, value = line.partition(":")
-            value = value.lstrip(" \t")
-            message.set_raw(name, value)
-            if (known := name.lower()) in _FRAMING:
-                if known in framing:
-                    return False
-                framing[known] = value
-        length = framing.get("content-length")
-        chunked = framing.get("transfer-encoding", "").lower() == "chunked"
-        if chunked == (length is not None) or ("transfer-encoding" in framing) != chunked:
-            return False
-        if length is not None and not (length.isdecimal() and len(length) <= _LENGTH_DIGITS):
-            return False
-        if int(status) in _BODILESS or self._method == "HEAD":
-            return False
-        self.fp.read(head.end())
-        self.version, self.code, self.status = 11, int(status), int(status)
-        self.reason = reason.strip()
-        self.headers = self.msg = message
-        self.chunked = chunked
-        if chunked:
+        self.fp.read(head.size)
+        self.headers = self.msg = http.client.HTTPMessage()
+        for name, value in head.fields:
+            self.headers.set_raw(name, value)
+        self.version, self.code, self.status = 11, head.status, head.status
+        self.reason = head.reason
+        self.length, self.chunked = head.length, head.length is None
+        if self.chunked:
             self.chunk_left = None
-        self.length = None if length is None else int(length)
-        self.will_close = "close" in framing.get("connection", "").lower()
+        self.will_close = head.closes
         return True
 
     def _read_status(self) -> tuple[str, int, str]:

@@ -1,4 +1,4 @@
-"""HTTP connections that another thread can stop in every phase, and the attempt that owns one.
+"""HTTP connections that an attempt can stop in every phase.
 
 A blocked ``connect``, TLS handshake, send or read ends at once when its TCP connection is shut
 down; closing a socket object does not wake whoever waits on it. Neither requests nor urllib3
@@ -10,148 +10,79 @@ attempt through a thread-local, since the pool in between knows nothing of it.
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.client
 import socket
-import struct
-import threading
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidProxyURL
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+)
+from urllib3.response import HTTPResponse
 
 from chat.keepalive import tcp_options
-from chat.providers.bounded import BoundedResponse
-from chat.providers.watchdog import StopReason, Watchdog
+from chat.providers.attempt import Attempt, AttemptStopped
+from chat.providers.bounded import BoundedResponse, WholeAnswer
 
-__all__ = ["Attempt", "AttemptStopped", "StoppableAdapter"]
-
-#: With a linger time of zero the last close sends RST. An upstream that is busy sending would not
-#: notice a FIN, and could take it for a half-closed connection whose answer is still wanted.
-_ABORT = struct.pack("ii", 1, 0)
+__all__ = ["StoppableAdapter"]
 
 
-class AttemptStopped(OSError):
-    """The attempt was stopped; an OSError, so that urllib3 drops the connection as a broken one."""
+class _Writer(HTTPConnection):
+    """Keeps what urllib3 writes, and sends nothing."""
+
+    def __init__(self, host: str, port: int | None) -> None:
+        super().__init__(host, port)
+        self.written: list[bytes] = []
+
+    def send(self, data: Any) -> None:
+        self.written.append(data)
 
 
-class _Current(threading.local):
-    attempt: Attempt | None = None
+_LENGTH = "Content-Length"
+
+#: As much of an answer as is looked at before it is known how it is to be read: mostly all of it.
+_FIRST_LOOK = 32768
 
 
-_current = _Current()
-
-
-class Attempt:
-    """One upstream call on the wire, which the deadline or another thread may stop at any moment.
-
-    Use it as a context manager round the whole exchange, body included. ``stopped`` is final once
-    the context is left, and what was read counts only if it is ``None``: a body that was cut short
-    can look complete. ``sent`` says whether any byte of the request may have left.
-
-    The attempt holds a duplicate of the socket's descriptor. It stays valid while TLS takes the
-    descriptor over and when urllib3 closes its own, so stopping never meets a number that the
-    kernel has given to somebody else's socket.
-    """
-
-    def __init__(
-        self, watchdog: Watchdog, *, connect_by: float, deadline: float, silence_s: float
-    ) -> None:
-        self.sent = False
-        self.stopped: StopReason | None = None
-        self.silence_s = silence_s
-        self._watchdog = watchdog
-        self._connect_by = connect_by
-        self._deadline = deadline
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._over = False
-
-    def __enter__(self) -> Self:
-        _current.attempt = self
-        connecting_ends_first = self._connect_by < self._deadline
-        self._watchdog.watch(
-            self,
-            min(self._connect_by, self._deadline),
-            StopReason.CONNECT if connecting_ends_first else StopReason.DEADLINE,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _current.attempt = None
-        self.finish()
-
-    def stop(self, reason: StopReason) -> None:
-        """End the exchange now, from any thread; without effect once it is over."""
-        with self._lock:
-            late_alarm = reason is StopReason.CONNECT and self.sent
-            if self._over or self.stopped is not None or late_alarm:
-                return
-            self.stopped = reason
-            if self._socket is not None:
-                # A connection that is already broken has nothing left to shut down.
-                with contextlib.suppress(OSError):
-                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-    def cancel(self) -> None:
-        """Stop because somebody cancelled the call."""
-        self.stop(StopReason.CANCELLED)
-
-    def attach(self, descriptor: int) -> None:
-        """Remember the socket in use; raises AttemptStopped if the attempt was stopped before."""
-        with self._lock:
-            self._attach(descriptor)
-
-    def begin_sending(self, descriptor: int) -> None:
-        """The connection stands and the request goes out: from here on only the deadline counts.
-
-        Raises AttemptStopped if the attempt was stopped before, when nothing has been sent yet.
-        """
-        with self._lock:
-            self._attach(descriptor)
-            self.sent = True
-        self._watchdog.watch(self, self._deadline, StopReason.DEADLINE)
-
-    def finish(self) -> None:
-        """Nothing can stop the attempt after this; what has stopped it before stays."""
-        with self._lock:
-            self._over = True
-            self._detach()
-        self._watchdog.forget(self)
-
-    def check(self) -> None:
-        """Raise AttemptStopped if the attempt was stopped."""
-        if self.stopped is not None:
-            raise AttemptStopped(self.stopped.value)
-
-    def _attach(self, descriptor: int) -> None:
-        self.check()
-        self._detach()
-        # Family and kind do not matter for shutting down, and TLS inside TLS does not tell them.
-        self._socket = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
-
-    def _detach(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+@functools.lru_cache(maxsize=256)
+def _head(default_port: int, host: str, port: int, target: str, *fields: tuple[str, Any]) -> bytes:
+    """The head of a POST up to its length, as urllib3 writes and checks it."""
+    writer = _Writer(host, port)
+    # On an instance, since http and https have a port of their own, which no Host field names.
+    writer.default_port = default_port  # type: ignore[misc]
+    writer.request("POST", target, headers=dict([*fields, (_LENGTH, "0")]))
+    return b"".join(writer.written).removesuffix(b"Content-Length: 0\r\n\r\n")
 
 
 class _StoppableHTTP(HTTPConnection):
     """Gives its socket to the current attempt before it connects and whenever it is used again."""
 
-    response_class = BoundedResponse
+    #: What has come of the answer that is read next, before it was known how to read it.
+    _begun = b""
 
     #: What the request under way has of its head and body so far.
     _unsent: list[bytes] | None = None
+
+    #: The connection's duplicate of its socket, by which an attempt stops it.
+    _wire: socket.socket | None = None
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers, as urllib3 does, with the attempt attached.
 
         urllib3 makes the socket and connects it in one step, out of reach of any other thread.
         """
+        attempt = Attempt.current()
+        if attempt is not None:
+            attempt.connecting()
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as error:
@@ -171,28 +102,61 @@ class _StoppableHTTP(HTTPConnection):
 
     def _connected(self, sock: socket.socket, address: Any) -> socket.socket:
         """``sock`` connected to ``address``, whose shape depends on the address family."""
-        attempt = _current.attempt
+        attempt = Attempt.current()
         try:
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
             sock.settimeout(self.timeout)
+            self._wire = sock.dup()
+            # Both are one to the kernel, and a socket with a time limit does not block there.
+            self._wire.settimeout(0)
             if attempt is not None:
-                attempt.attach(sock.fileno())
+                attempt.attach(self._wire)
             sock.connect(address)
         except OSError:
             sock.close()
+            self._close_wire()
             if attempt is not None:
                 attempt.check()
             raise
         return sock
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the other side has neither closed the connection nor said anything unasked.
+
+        urllib3 polls, for which gevent makes a watcher and goes through its loop.
+        """
+        if self.sock is None or self._wire is None:
+            return False
+        try:
+            self._wire.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Close the connection, as far as no answer is being read from it."""
+        try:
+            super().close()
+        finally:
+            self._close_wire()
+
+    def _close_wire(self) -> None:
+        wire, self._wire = self._wire, None
+        attempt = Attempt.current()
+        if wire is not None and not (attempt is not None and attempt.take_over(wire)):
+            wire.close()
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request, on a connection that stands already or on a new one."""
         if self.sock is None:
             self.connect()
-        attempt = _current.attempt
-        if attempt is not None:
-            attempt.begin_sending(self.sock.fileno())
+        attempt = Attempt.current()
+        if attempt is not None and self._wire is not None:
+            attempt.begin_sending(self._wire)
             # urllib3 lets the time limit for connecting hold for sending as well, which is too
             # little for a body with images on a slow line.
             self.timeout = attempt.silence_s
@@ -205,6 +169,50 @@ class _StoppableHTTP(HTTPConnection):
         finally:
             self._unsent = None
         self.send(request)
+
+    def exchange(
+        self, target: str, headers: Mapping[str, Any], body: bytes, silence_s: float | None
+    ) -> WholeAnswer | HTTPResponse:
+        """POST to ``target`` on this connection, which stands, and read the answer or its head.
+
+        ``request`` and ``getresponse`` take several times as long as the rest of a call. Here a
+        request is what they have written of one like it, and an answer that is whole at the first
+        look is read without them. Any other they read from its first byte.
+        """
+        fields = [field for field in headers.items() if field[0] != _LENGTH]
+        head = _head(self.default_port, self._dns_host, self.port, target, *fields)
+        attempt = Attempt.current()
+        if attempt is not None and self._wire is not None:
+            attempt.begin_sending(self._wire)
+        self.timeout = silence_s
+        self.sock.settimeout(silence_s)
+        # An upstream may answer and hang up before it has read everything.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._send_all(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+        begun = self.sock.recv(_FIRST_LOOK)
+        whole = WholeAnswer.of(begun)
+        if whole is not None:
+            return whole
+        # This sends nothing: it tells http.client that a request is out, whose answer may come.
+        self._unsent = []
+        try:
+            super().request("POST", target, preload_content=False, decode_content=False)
+            self._begun = begun
+            return self.getresponse()
+        finally:
+            self._unsent, self._begun = None, b""
+
+    def _send_all(self, data: bytes) -> None:
+        """Send ``data``, which mostly goes in one piece; gevent asks a lot before it sends two."""
+        sent = self.sock.send(data)
+        if sent < len(data):
+            self.sock.sendall(memoryview(data)[sent:])
+
+    def response_class(  # type: ignore[override]
+        self, *args: Any, **kwargs: Any
+    ) -> BoundedResponse:
+        """The answer that has begun, or begins with the next byte."""
+        return BoundedResponse(*args, begun=self._begun, **kwargs)
 
     def send(self, data: Any) -> None:
         """Send ``data``, or keep it until the request is whole."""
@@ -221,13 +229,34 @@ class _StoppableHTTPS(_StoppableHTTP, HTTPSConnection):
 class _HTTPPool(HTTPConnectionPool):
     ConnectionCls = _StoppableHTTP
 
+    def exchange(
+        self, target: str, headers: Mapping[str, Any], body: bytes, silence_s: float | None
+    ) -> WholeAnswer | HTTPResponse | None:
+        """POST to ``target`` on a connection that stands already; None if there is none."""
+        conn: Any = self._get_conn()
+        if conn.is_closed:
+            super()._put_conn(conn)
+            return None
+        answer: WholeAnswer | HTTPResponse | None = None
+        try:
+            answer = conn.exchange(target, headers, body, silence_s)
+        finally:
+            if answer is None:
+                conn.close()
+            if not isinstance(answer, HTTPResponse):
+                self._put_conn(conn)
+        if isinstance(answer, HTTPResponse):
+            # It gives the connection back once it is read.
+            answer._connection, answer._pool = conn, self  # noqa: SLF001
+        return answer
+
     def _put_conn(self, conn: Any) -> None:
         """Take a connection back, unless its attempt was stopped.
 
         From here on another thread may be using the connection. So the attempt ends first, and one
         that was stopped until now has shut the connection down.
         """
-        attempt = _current.attempt
+        attempt = Attempt.current()
         if conn is not None and attempt is not None:
             attempt.finish()
             if attempt.stopped is not None:
@@ -252,6 +281,12 @@ _SOCKET_OPTIONS = [
 ]
 
 
+_NO_WAY: tuple[None, str] = None, ""
+
+#: What an answer is made of. requests would make a jar for cookies for each, and a lock for it.
+_BLANK = vars(requests.Response())
+
+
 class StoppableAdapter(HTTPAdapter):
     """requests over the connections above, directly or through an HTTP proxy; for a few URLs.
 
@@ -261,7 +296,7 @@ class StoppableAdapter(HTTPAdapter):
     """
 
     def __init__(self, **options: Any) -> None:
-        self._ways: dict[str | None, tuple[HTTPConnectionPool, str]] = {}
+        self._ways: dict[str | None, tuple[_HTTPPool, str]] = {}
         super().__init__(**options)
 
     def close(self) -> None:
@@ -279,7 +314,7 @@ class StoppableAdapter(HTTPAdapter):
         """The pool whose connections lead to the URL of ``request``."""
         way = self._ways.get(request.url)
         if way is None:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            pool: Any = super().get_connection_with_tls_context(request, verify, proxies, cert)
             super().cert_verify(pool, request.url or "", verify, cert)
             way = self._ways[request.url] = pool, super().request_url(request, proxies)
         return way[0]
@@ -292,12 +327,41 @@ class StoppableAdapter(HTTPAdapter):
         way = self._ways.get(request.url)
         return super().request_url(request, proxies) if way is None else way[1]
 
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002 - as requests has it
+        timeout: Any = None,
+        verify: Any = True,  # noqa: FBT002 - as requests has it
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Make a call; one where a connection stands already takes the shortest way there is."""
+        pool, target = self._ways.get(request.url, _NO_WAY)
+        body = request.body if request.method == "POST" else None
+        if pool is not None and pool.proxy is None and isinstance(body, bytes):
+            silence_s = timeout[1] if isinstance(timeout, tuple) else timeout
+            try:
+                answer = pool.exchange(target, request.headers, body, silence_s)
+            except (OSError, http.client.HTTPException) as error:
+                fault = ProtocolError("Connection aborted.", error)
+                raise requests.ConnectionError(fault, request=request) from error
+            if answer is not None:
+                return self.build_response(request, answer)
+        return super().send(request, stream, timeout, verify, cert, proxies)
+
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """The answer, without what nobody here asks for."""
-        response = requests.Response()
-        response.status_code, response.reason = resp.status, resp.reason
-        response.headers, response.raw = resp.headers, resp
-        response.request, response.url = req, req.url or ""
+        response = requests.Response.__new__(requests.Response)
+        vars(response).update(
+            _BLANK,
+            status_code=resp.status,
+            reason=resp.reason,
+            headers=resp.headers,
+            raw=resp,
+            request=req,
+            url=req.url,
+        )
         return response
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

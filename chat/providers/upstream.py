@@ -17,8 +17,8 @@ import urllib3.exceptions
 from chat.addresses import is_loopback
 from chat.errors import ChatError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from chat.keys import Secret
+from chat.providers.attempt import Attempt
 from chat.providers.classify import classify
-from chat.providers.connection import Attempt
 from chat.providers.endpoint import Endpoint
 from chat.providers.error_text import status_inside
 from chat.providers.faults import AnswerTooLarge, network_error, stop_error
@@ -204,7 +204,8 @@ class Upstream:
             for piece in response.raw.stream(_PIECE, decode_content=True):
                 body += piece
                 _check(len(body), limit, "bytes")
-            _check(sum(map(body.count, _SEPARATORS)), _MOST_VALUES, "values")
+            if len(body) > _MOST_VALUES:
+                _check(sum(map(body.count, _SEPARATORS)), _MOST_VALUES, "values")
         except (urllib3.exceptions.HTTPError, AnswerTooLarge):
             if not status_tells:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -40,49 +41,57 @@ class Watchdog:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._watched: dict[Stoppable, tuple[float, StopReason]] = {}
-        self._wakes_at: float | None = None
+        #: When the thread wakes by itself. Until it has looked at all subjects, that is never.
+        self._wakes_at = math.inf
         self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
         """How many subjects are watched now."""
-        with self._changed:
-            return len(self._watched)
+        return len(self._watched)
 
     def watch(self, subject: Stoppable, at: float, reason: StopReason) -> None:
-        """Stop ``subject`` for ``reason`` at ``at``; this replaces what was set for it before."""
-        with self._changed:
-            self._watched[subject] = (at, reason)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._run, name="upstream-watchdog", daemon=True
-                )
-                self._thread.start()
-            elif self._wakes_at is None or at < self._wakes_at:
+        """Stop ``subject`` for ``reason`` at ``at``; this replaces what was set for it before.
+
+        This takes no lock unless the thread has to be told: either it looks at the subjects after
+        ``subject`` is there, or it is seen here when it would wake too late.
+        """
+        self._watched[subject] = (at, reason)
+        if at < self._wakes_at or self._thread is None:
+            with self._changed:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="upstream-watchdog", daemon=True
+                    )
+                    self._thread.start()
                 self._changed.notify()
 
     def forget(self, subject: Stoppable) -> None:
         """Let ``subject`` go; one that is not watched is no fault."""
-        with self._changed:
-            self._watched.pop(subject, None)
+        self._watched.pop(subject, None)
 
     def _run(self) -> None:
-        while True:
-            for subject, reason in self._wait_for_due():
-                subject.stop(reason)
+        try:
+            while True:
+                for subject, reason in self._wait_for_due():
+                    subject.stop(reason)
+        finally:
+            # The next call starts another one.
+            self._thread = None
 
     def _wait_for_due(self) -> list[tuple[Stoppable, StopReason]]:
         """Sleep until a moment has come, and take out everything whose moment it is."""
         with self._changed:
             while True:
+                self._wakes_at = math.inf
                 now = time.monotonic()
-                due = [(s, reason) for s, (at, reason) in self._watched.items() if at <= now]
+                watched = list(self._watched.items())
+                due = [(subject, reason) for subject, (at, reason) in watched if at <= now]
                 if due:
                     for subject, _ in due:
-                        del self._watched[subject]
+                        self.forget(subject)
                     return due
-                self._wakes_at = min((at for at, _ in self._watched.values()), default=None)
-                nap = _LONGEST_NAP_S if self._wakes_at is None else self._wakes_at - now
-                self._changed.wait(min(nap, _LONGEST_NAP_S))
+                self._wakes_at = min((at for _, (at, _) in watched), default=math.inf)
+                self._changed.wait(min(self._wakes_at - now, _LONGEST_NAP_S))
 
 
 #: Keyed by process id: a forked child has none of its parent's threads, and a lock that was held
@@ -92,4 +101,5 @@ _watchdogs: dict[int, Watchdog] = {}
 
 def process_watchdog() -> Watchdog:
     """The watchdog of this process, made on first use."""
-    return _watchdogs.setdefault(os.getpid(), Watchdog())
+    watchdog = _watchdogs.get(os.getpid())
+    return _watchdogs.setdefault(os.getpid(), Watchdog()) if watchdog is None else watchdog

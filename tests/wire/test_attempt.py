@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from chat.providers.connection import Attempt, AttemptStopped, StoppableAdapter
+from chat.providers.attempt import Attempt, AttemptStopped
+from chat.providers.connection import StoppableAdapter
 from chat.providers.watchdog import StopReason, process_watchdog
 from tests.upstream import Answer, ScriptedUpstream
 
@@ -87,8 +88,8 @@ def test_the_time_to_connect_does_not_end_what_is_being_sent(
     """Its alarm may be under way when the request goes out."""
     ours, theirs = pair
     with new_attempt() as attempt:
-        attempt.attach(ours.fileno())
-        attempt.begin_sending(ours.fileno())
+        attempt.attach(ours)
+        attempt.begin_sending(ours)
         attempt.stop(StopReason.CONNECT)
         ours.sendall(b"x")
 
@@ -105,9 +106,9 @@ def test_an_attempt_that_was_stopped_before_it_was_connected_sends_nothing(
         attempt.cancel()
 
         with pytest.raises(AttemptStopped):
-            attempt.attach(ours.fileno())
+            attempt.attach(ours)
         with pytest.raises(AttemptStopped):
-            attempt.begin_sending(ours.fileno())
+            attempt.begin_sending(ours)
 
     assert not attempt.sent
 
@@ -116,7 +117,7 @@ def test_the_first_reason_stays(pair: tuple[socket.socket, socket.socket]) -> No
     """A call that was cancelled is not late as well; and the other side sees it end."""
     ours, theirs = pair
     with new_attempt() as attempt:
-        attempt.begin_sending(ours.fileno())
+        attempt.begin_sending(ours)
         attempt.cancel()
         attempt.stop(StopReason.DEADLINE)
 
@@ -127,11 +128,27 @@ def test_the_first_reason_stays(pair: tuple[socket.socket, socket.socket]) -> No
 def test_a_connection_that_urllib3_closed_is_stopped_without_harm(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    """Its descriptor may belong to another socket already, which stays as it is."""
+    """Its wire stays open until the attempt is over, and only as long."""
     ours, theirs = pair
     with new_attempt() as attempt:
-        attempt.begin_sending(ours.fileno())
-        ours.close()
-        attempt.cancel()
+        attempt.begin_sending(ours)
 
+        assert attempt.take_over(ours)
+        attempt.cancel()
         assert theirs.recv(1) == b""
+        assert ours.fileno() != -1
+
+    assert ours.fileno() == -1
+
+
+def test_a_wire_that_no_attempt_uses_is_not_taken_over(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """Its connection closes it: before the call, after it, and when it goes out elsewhere."""
+    ours, theirs = pair
+    with new_attempt() as attempt:
+        assert not attempt.take_over(ours)
+        attempt.begin_sending(theirs)
+        assert not attempt.take_over(ours)
+        attempt.begin_sending(ours)
+    assert not attempt.take_over(ours)
