@@ -99,5 +99,6 @@ else
   push(id, queue, budget, lane, paced and lane == 'batch', paced, record)
   move(id, queue, nil, 'queued', nil, record)
 end
+if order % 100 == 0 then redis.call('XTRIM', 'audit', 'MAXLEN', '~', 20000) end
 if ARGV[25] == '' then return {'ok', id} end
 return {'ok', id, int(now), int(deadline), parked and 'waiting' or 'queued', standing(id)}
