@@ -177,20 +177,25 @@ local ENTERED = {'provider', 'queue', 'lane', 'model', 'upstream_model', 'metada
   'ttl', 'budget', 'match', 'cost', 'rid', 'owner', 'idem', 'watch', 'refused', 'answered', 'unknown'}
 
 -- A job is accepted: all that is counted of it but its state. Returns the fields of its record, for `move` to write.
-local function enter_job(id, job, now)
+-- `known`: the budget is listed.
+local function enter_job(id, job, now, known)
   local order, bytes = redis.call('HINCRBY', 'acct', 'accepted', 1), #(job.request or '')
-  local record = {'order', order, 'bytes', bytes}
+  local record, last = {'order', order, 'bytes', bytes}, 4
   for _, field in ipairs(ENTERED) do
-    if job[field] then
-      append(record, field, job[field])
+    local value = job[field]
+    if value then
+      record[last + 1], record[last + 2] = field, value
+      last = last + 2
     end
   end
   if job.request then redis.call('SET', 'request:' .. id, job.request) end
   redis.call('ZADD', 'deadlines', job.deadline, id)
   redis.call('HINCRBY', 'acct', 'bytes', bytes)
   redis.call('HINCRBY', 'lane:' .. job.queue, 'bytes', bytes)
-  redis.call('ZADD', 'budgets:' .. job.provider, int(now), job.budget)
-  redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
+  if not known then
+    redis.call('ZADD', 'budgets:' .. job.provider, now, job.budget)
+    redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
+  end
   return record, order
 end
 

@@ -76,26 +76,24 @@ local function move(id, queue, from, to, detail, fields)
   audit(id, to, detail)
 end
 
--- `text` with `value` in each place of `mark`. A plain search is 20 times as fast as gsub, which tries its pattern at each
--- byte.
-local function fill(text, mark, value)
-  local parts, after = {}, 1
-  local from, to = string.find(text, mark, 1, true)
-  while from do
-    parts[#parts + 1] = string.sub(text, after, from - 1)
-    parts[#parts + 1] = value
-    after = to + 1
-    from, to = string.find(text, mark, after, true)
-  end
-  parts[#parts + 1] = string.sub(text, after)
-  return table.concat(parts)
-end
-
--- The message that wakes a worker; nil while no worker or keeper has said how it looks.
+-- The message that wakes a worker; nil while no worker or keeper has said how it looks. Searching for one sign is many times
+-- as fast as gsub, which tries its pattern at each byte.
 local function wake_up(id, queue, number)
   local envelope = redis.call('GET', 'envelope:' .. queue)
   if not envelope then return nil end
-  return fill(fill(envelope, '@JOB@', id), '@TAG@', id .. '.' .. number)
+  local values = {['@JOB@'] = id, ['@TAG@'] = id .. '.' .. number}
+  local parts, after, at = {}, 1, string.find(envelope, '@', 1, true)
+  while at do
+    local value = values[string.sub(envelope, at, at + 4)]
+    if value then
+      parts[#parts + 1] = string.sub(envelope, after, at - 1)
+      parts[#parts + 1] = value
+      after = at + 5
+    end
+    at = string.find(envelope, '@', value and after or at + 1, true)
+  end
+  parts[#parts + 1] = string.sub(envelope, after)
+  return table.concat(parts)
 end
 
 -- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
