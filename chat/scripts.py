@@ -56,20 +56,24 @@ _DEFINITION = re.compile(r"^(?=local )", re.MULTILINE)
 _DEFINED = re.compile(r"\blocal (?:function )?(\w+(?:, \w+)*)")
 _COMMENT = re.compile(r"--.*")
 _NAME = re.compile(r"\w+")
+#: A number with a name. Redis would hand it to every function that uses it, at each call.
+_CONSTANT = re.compile(r"local ([A-Z_]+) = ([\d./ ]+)\s*")
 
 
 def load_script(name: str) -> str:
     """The text of ``chat/lua/<name>.lua`` behind what it needs of that which all scripts share.
 
     Redis runs all of a script at each call, and making every shared function would take it longer
-    than most scripts do. What a script does not name, nor anything that it names, is left out.
+    than most scripts do. What a script does not name, nor anything that it names, is left out, and
+    in place of a constant's name stands its number.
     """
     folder = files("chat") / "lua"
-    script = (folder / f"{name}.lua").read_text()
+    shared, constants = _shared()
+    script = _in_numbers((folder / f"{name}.lua").read_text(), constants)
     needed = _names(script)
     kept: list[str] = []
     # A definition names only what stands before it.
-    for text, defined, names in reversed(_shared()):
+    for text, defined, names in reversed(shared):
         if not needed.isdisjoint(defined):
             needed |= names
             kept.append(text)
@@ -77,12 +81,24 @@ def load_script(name: str) -> str:
 
 
 @cache
-def _shared() -> list[tuple[str, set[str], set[str]]]:
-    """The shared definitions in their order: the text, the names it defines, those it contains."""
+def _shared() -> tuple[list[tuple[str, set[str], set[str]]], dict[str, str]]:
+    """The shared definitions in their order, and the constants.
+
+    Of each definition the text, the names it defines, and those it contains.
+    """
     folder = files("chat") / "lua"
     whole = "\n".join((folder / f"{part}.lua").read_text() for part in _PRELUDE)
     _, *texts = _DEFINITION.split(_COMMENT.sub("", whole))
-    return [(text, _defined(text), _names(text)) for text in texts]
+    found = [_CONSTANT.fullmatch(text) for text in texts]
+    constants = {one[1]: f"({one[2].strip()})" for one in found if one is not None}
+    others = [
+        _in_numbers(text, constants) for text, one in zip(texts, found, strict=True) if one is None
+    ]
+    return [(text, _defined(text), _names(text)) for text in others], constants
+
+
+def _in_numbers(text: str, constants: dict[str, str]) -> str:
+    return _NAME.sub(lambda found: constants.get(found[0], found[0]), text)
 
 
 def _defined(text: str) -> set[str]:

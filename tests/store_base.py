@@ -26,6 +26,7 @@ __all__ = [
     "ms_of",
     "new_life",
     "now_ms",
+    "same",
 ]
 
 QUEUE = "chat.ollama"
@@ -44,6 +45,13 @@ def a_job(**changes: Any) -> NewJob:
         timeout_ms=60_000,
     )
     return replace(job, **changes)
+
+
+def same(one: Grant, other: Grant) -> bool:
+    """Whether two grants differ in nothing but how much time is left."""
+    records = [json.loads(grant.record) for grant in (one, other)]
+    alike = replace(one, remaining_ms=other.remaining_ms, record=other.record)
+    return records[0] == records[1] and alike == other
 
 
 def now_ms(client: redis.Redis) -> int:

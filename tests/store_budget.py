@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from chat.store import Grant
 from chat.types import ChatRequest, Lane, Message, Role
-from tests.store_base import DAY_MS, StoreBase, now_ms
+from tests.store_base import DAY_MS, StoreBase, now_ms, same
 
 #: A deadline past the next midnight.
 TWO_DAYS = 2 * DAY_MS
@@ -277,7 +275,7 @@ class StoreBudget(StoreBase):
         (again,) = self.called(store, job)
 
         assert self.everything(client) == before
-        assert replace(again, remaining_ms=grant.remaining_ms) == grant
+        assert same(again, grant)
         assert client.hget("budget:ollama:*", "used") == "1"
 
     def test_a_start_that_was_answered_with_waiting_charges_nothing(self, store, client):

@@ -11,7 +11,8 @@
 local id, provider, queue, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local budget, match = ARGV[20], ARGV[21]
 local key = 'job:' .. id
-if redis.call('EXISTS', key) == 1 then return {'ok', id} end  -- a retry of this very call
+local there = redis.call('EXISTS', key, 'chatd:memory')
+if there > 0 and redis.call('EXISTS', key) == 1 then return {'ok', id} end  -- a retry of this very call
 local now = now_ms()
 
 if ARGV[16] ~= '' then
@@ -49,7 +50,7 @@ local function full(what, cap)
   return {'full', what, int(math.max(1, math.min(600, math.ceil(seconds))))}
 end
 
-if redis.call('EXISTS', 'chatd:memory') == 1 then return {'full', 'memory', '5'} end
+if there > 0 then return {'full', 'memory', '5'} end
 local bytes = #ARGV[7]
 local acct = redis.call('HMGET', 'acct', 'queued', 'waiting', 'bytes')
 local held = redis.call('HMGET', 'lane:' .. queue, 'jobs', 'bytes')
@@ -60,9 +61,11 @@ if (held[2] or 0) + bytes > tonumber(ARGV[15]) then return full('lane bytes', 10
 
 -- A closed budget parks the job at once, so that it never stands in the way of another one's.
 local deadline = now + ARGV[9]
+local known = redis.call('HMGET', 'budget:' .. budget, 'match', 'closed_until', 'rate')
 local settings, limit = settings_of(provider, match)
 local parked, paced = false, false
-if settings then
+-- Most budgets have no limit and are open.
+if settings and (known[2] or known[3] or limit.rpm or limit.tpm or limit.rpd) then
   local b = load_budget(budget)
   local cost = tonumber(ARGV[22])
   local ms, why = opens_in(b, settings, limit, now, lane, cost)
@@ -87,7 +90,7 @@ local record, order = enter_job(id, {provider = provider, queue = queue, lane = 
   request = ARGV[7], metadata = ARGV[8], created = int(now), deadline = int(deadline), on_lost = ARGV[18], ttl = ARGV[19],
   budget = budget, match = match, cost = ARGV[22], rid = ARGV[23],
   owner = ARGV[24] ~= '' and ARGV[24] or nil,
-  idem = ARGV[16] ~= '' and ARGV[16] .. ' ' .. ARGV[17] or nil, watch = ARGV[10] ~= '' and ARGV[10] or nil}, now)
+  idem = ARGV[16] ~= '' and ARGV[16] .. ' ' .. ARGV[17] or nil, watch = ARGV[10] ~= '' and ARGV[10] or nil}, now, known[1])
 if ARGV[16] ~= '' then
   redis.call('SET', 'idem:' .. ARGV[16], id .. ' ' .. ARGV[17], 'PX', int(ARGV[9] + ARGV[19] * 1000))
 end
@@ -99,5 +102,6 @@ else
   push(id, queue, budget, lane, paced and lane == 'batch', paced, record)
   move(id, queue, nil, 'queued', nil, record)
 end
+if order % 100 == 0 then redis.call('XTRIM', 'audit', 'MAXLEN', '~', 20000) end
 if ARGV[25] == '' then return {'ok', id} end
 return {'ok', id, int(now), int(deadline), parked and 'waiting' or 'queued', standing(id)}

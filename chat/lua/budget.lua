@@ -16,10 +16,18 @@ local CLOSED = {
   day_quota = {'quota_exhausted', "the day's requests_per_day are used up"},
 }
 
--- The state of a budget, and how many of its jobs are in the queues. Most fields are not there: asking for each by its name
--- would take longer.
-local function load_budget(name)
-  local b, stored, found = {}, {}, redis.call('HGETALL', 'budget:' .. name)
+-- The state of a budget, and how many of its jobs are in the queues; or those of it that have these names.
+local function load_budget(name, names)
+  local b, stored, key = {}, {}, 'budget:' .. name
+  if names then
+    for i, value in ipairs(redis.call('HMGET', key, unpack(names))) do
+      value = tonumber(value) or value or nil
+      b[names[i]], stored[names[i]] = value, value
+    end
+    return b, stored
+  end
+  -- Most fields are not there: asking for each by its name would take longer.
+  local found = redis.call('HGETALL', key)
   for i = 1, #found, 2 do
     local value = tonumber(found[i + 1]) or found[i + 1]
     b[found[i]], stored[found[i]] = value, value
@@ -31,7 +39,7 @@ end
 local function save_budget(name, b, stored)
   local set, gone = {}, {}
   for field, value in pairs(b) do
-    if value ~= stored[field] then append(set, field, type(value) == 'number' and string.format('%.16g', value) or value) end
+    if value ~= stored[field] then append(set, field, value) end
   end
   for field in pairs(stored) do
     if b[field] == nil then gone[#gone + 1] = field end
@@ -87,7 +95,7 @@ local function closed_error(id, provider, why, opens_at)
 end
 
 local function take_permit(provider, member, lane, budget, now)
-  redis.call('ZADD', 'leases:' .. provider, int(now), member)
+  redis.call('ZADD', 'leases:' .. provider, now, member)
   if redis.call('HSETNX', 'calls:' .. provider, member, lane .. ' ' .. budget) == 1 then
     redis.call('HINCRBY', 'in_use:' .. provider, lane, 1)
     redis.call('HINCRBY', 'in_use:' .. provider, 'budget ' .. budget, 1)
@@ -169,20 +177,25 @@ local ENTERED = {'provider', 'queue', 'lane', 'model', 'upstream_model', 'metada
   'ttl', 'budget', 'match', 'cost', 'rid', 'owner', 'idem', 'watch', 'refused', 'answered', 'unknown'}
 
 -- A job is accepted: all that is counted of it but its state. Returns the fields of its record, for `move` to write.
-local function enter_job(id, job, now)
+-- `known`: the budget is listed.
+local function enter_job(id, job, now, known)
   local order, bytes = redis.call('HINCRBY', 'acct', 'accepted', 1), #(job.request or '')
-  local record = {'order', order, 'bytes', bytes}
+  local record, last = {'order', order, 'bytes', bytes}, 4
   for _, field in ipairs(ENTERED) do
-    if job[field] then
-      append(record, field, job[field])
+    local value = job[field]
+    if value then
+      record[last + 1], record[last + 2] = field, value
+      last = last + 2
     end
   end
   if job.request then redis.call('SET', 'request:' .. id, job.request) end
   redis.call('ZADD', 'deadlines', job.deadline, id)
   redis.call('HINCRBY', 'acct', 'bytes', bytes)
   redis.call('HINCRBY', 'lane:' .. job.queue, 'bytes', bytes)
-  redis.call('ZADD', 'budgets:' .. job.provider, int(now), job.budget)
-  redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
+  if not known then
+    redis.call('ZADD', 'budgets:' .. job.provider, now, job.budget)
+    redis.call('HSETNX', 'budget:' .. job.budget, 'match', job.match)
+  end
   return record, order
 end
 

@@ -12,20 +12,22 @@ local id, token, provider, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local key, member = 'job:' .. id, ARGV[1] .. ' ' .. ARGV[2]
 -- The first write frees memory: only then does a full Redis let the rest of the script through.
 local held, now = give_permit(provider, member)
-local record = cjson.decode(ARGV[10])
-record.budget, record.match = record.budget or provider .. ':*', record.match or '*'
-local budget, match = record.budget, record.match
-local function load()
-  return redis.call('HMGET', key, 'state', 'token', 'end_token', 'worker', 'cancel', ARGV[18])
-end
-local job = load()
--- Redis may have forgotten this call, or all of the job.
-local became = 'known'
-if not job[1] or job[2] ~= token and job[3] ~= token then
+-- First what `end_job` wants to know.
+local FIELDS = {'queue', 'bytes', 'watch', 'ttl', 'budget', 'lane', 'seq', 'state', 'token', 'end_token', 'worker', 'cancel',
+  'match', 'cost', 'attempts', 'a:1', ARGV[18]}
+local job = redis.call('HMGET', key, unpack(FIELDS))
+-- Redis may have forgotten this call, or all of the job; only then, and before another attempt, the record is needed.
+local became, record = 'known', nil
+if not job[8] or job[9] ~= token and job[10] ~= token then
+  record = cjson.decode(ARGV[10])
+  record.budget, record.match = record.budget or provider .. ':*', record.match or '*'
   became = recall(id, token, ARGV[4], record, nil, now)
-  job = load()
+  job = redis.call('HMGET', key, unpack(FIELDS))
 end
-local state, holder = job[1], job[2]
+local known = job[5] and {budget = job[5], match = job[13], cost = job[14]} or record
+local budget, match = known.budget, known.match
+local state, holder = job[8], job[9]
+local attempt = state and attempt_of(id, token, job[15], job[16])
 local settings, limit = settings_of(provider, match)
 
 local function reply(what, detail)
@@ -33,10 +35,11 @@ local function reply(what, detail)
 end
 
 -- What the budget and the statistics learn, once per call: a repetition finds no permit to give back.
-local b, stored = load_budget(budget)
+-- An answer says nothing of rates.
+local b, stored = load_budget(budget, ARGV[11] == 'accepted' and not limit.tpm and RATES_ACCEPTED or nil)
 if held then
   local stats, signal = 'stats:' .. provider, ARGV[11]
-  local started = record.started
+  local started = attempt and attempt.started_at or (record or cjson.decode(ARGV[10])).started
   local retry_ms, chance = tonumber(ARGV[12]), tonumber(ARGV[13])
   local closed = b.closed_until
   if signal == 'accepted' then
@@ -50,7 +53,7 @@ if held then
   end
   local tokens = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0)
   local ran = signal ~= 'refused' and signal ~= 'quota'
-  if tokens > 0 or not ran then rates_true_up(b, limit, tonumber(record.cost), tokens) end
+  if tokens > 0 or not ran then rates_true_up(b, limit, tonumber(known.cost), tokens) end
   save_budget(budget, b, stored)
   if b.closed_until ~= closed and (not closed or closed <= now) then
     redis.call('HINCRBY', stats, 'cool_downs', 1)
@@ -77,18 +80,17 @@ end
 local fields = {}
 
 local function finish(from, outcome)
-  close_attempt(id, token, outcome, ARGV[8], ARGV[9], now, fields)
+  close_attempt(id, attempt, outcome, ARGV[8], ARGV[9], now, fields)
   local response, error = ARGV[6], nil
   if kind ~= 'succeeded' then response, error = nil, ARGV[6] end
-  end_job(id, from, kind, response, error, token, now, outcome, fields)
+  end_job(id, from, kind, response, error, token, now, outcome, fields, job)
   return reply('done', kind)
 end
 
 local function ledger_only()
   -- What Redis had forgotten of the end of this attempt was not late.
-  local attempt = attempt_of(id, token)
   local outcome = attempt and attempt.outcome == 'forgotten' and ARGV[7] or 'late'
-  if close_attempt(id, token, outcome, ARGV[8], ARGV[9], now) then
+  if close_attempt(id, attempt, outcome, ARGV[8], ARGV[9], now) then
     audit(id, outcome, ARGV[7])
   elseif ARGV[16] ~= '' and holder == token and not TERMINAL[state] then
     return reply('waiting', ARGV[17])  -- The end of this attempt was heard before.
@@ -99,9 +101,10 @@ end
 -- Another attempt, if it can begin before the deadline; else the job ends with the error that it has.
 local function again()
   local at = now + tonumber(ARGV[16])
+  record = record or cjson.decode(ARGV[10])
   if b.closed_until and CLOSED[b.why] then at = math.max(at, b.closed_until) end
   if at >= tonumber(record.deadline) then return finish('calling', ARGV[7]) end
-  close_attempt(id, token, ARGV[7], ARGV[8], ARGV[9], now, fields)
+  close_attempt(id, attempt, ARGV[7], ARGV[8], ARGV[9], now, fields)
   append(fields, 'waiting', ARGV[17])
   move(id, record.queue, 'calling', 'waiting', ARGV[17], fields)
   if tonumber(ARGV[16]) > 0 then
@@ -116,14 +119,14 @@ end
 if became == 'removed' then return reply('late', became) end
 
 if TERMINAL[state] then
-  if job[3] ~= token then return ledger_only() end
+  if job[10] ~= token then return ledger_only() end
   return reply('done', state)
 end
 
 if state == 'calling' and holder == token then
-  if ARGV[18] ~= '' then append(fields, ARGV[18], int((job[6] or 0) + 1)) end
+  if ARGV[18] ~= '' then append(fields, ARGV[18], int((job[17] or 0) + 1)) end
   -- Without its request, which the worker does not hand back, a job cannot be called again.
-  if ARGV[16] ~= '' and not job[5] and became ~= 'recreated' then return again() end
+  if ARGV[16] ~= '' and not job[12] and became ~= 'recreated' then return again() end
   return finish(state, ARGV[7])
 end
 
@@ -133,7 +136,7 @@ if kind ~= 'succeeded' then return ledger_only() end
 
 if state == 'calling' then  -- An answer is here: the newer attempt has nothing left to do.
   give_permit(provider, id .. ' ' .. holder)
-  close_attempt(id, holder, 'superseded', '', 'maybe', now)
-  tell_worker(job[4], id, holder)
+  close_attempt(id, attempt_of(id, holder), 'superseded', '', 'maybe', now)
+  tell_worker(job[11], id, holder)
 end
 return finish(state, 'late')

@@ -45,7 +45,7 @@ local function now_ms()
 end
 
 local function int(n)
-  return string.format('%.0f', n)
+  return string.format('%d', math.floor(n + 0.5))  -- Half the time of %.0f.
 end
 
 -- Begin with a write that frees memory: only then does a full Redis let the rest of a script through. What ends jobs
@@ -55,8 +55,9 @@ local function let_through()
   redis.call('DEL', 'chatd:nothing')
 end
 
+-- The recent past is cut when a job is accepted: each time would cost a quarter more.
 local function audit(id, event, detail)
-  redis.call('XADD', 'audit', 'MAXLEN', '~', 20000, '*', 'job', id, 'event', event, 'detail', detail or '')
+  redis.call('XADD', 'audit', '*', 'job', id, 'event', event, 'detail', detail or '')
 end
 
 local function append(list, name, value)
@@ -75,26 +76,24 @@ local function move(id, queue, from, to, detail, fields)
   audit(id, to, detail)
 end
 
--- `text` with `value` in each place of `mark`. A plain search is 20 times as fast as gsub, which tries its pattern at each
--- byte.
-local function fill(text, mark, value)
-  local parts, after = {}, 1
-  local from, to = string.find(text, mark, 1, true)
-  while from do
-    parts[#parts + 1] = string.sub(text, after, from - 1)
-    parts[#parts + 1] = value
-    after = to + 1
-    from, to = string.find(text, mark, after, true)
-  end
-  parts[#parts + 1] = string.sub(text, after)
-  return table.concat(parts)
-end
-
--- The message that wakes a worker; nil while no worker or keeper has said how it looks.
+-- The message that wakes a worker; nil while no worker or keeper has said how it looks. Searching for one sign is many times
+-- as fast as gsub, which tries its pattern at each byte.
 local function wake_up(id, queue, number)
   local envelope = redis.call('GET', 'envelope:' .. queue)
   if not envelope then return nil end
-  return fill(fill(envelope, '@JOB@', id), '@TAG@', id .. '.' .. number)
+  local values = {['@JOB@'] = id, ['@TAG@'] = id .. '.' .. number}
+  local parts, after, at = {}, 1, string.find(envelope, '@', 1, true)
+  while at do
+    local value = values[string.sub(envelope, at, at + 4)]
+    if value then
+      parts[#parts + 1] = string.sub(envelope, after, at - 1)
+      parts[#parts + 1] = value
+      after = at + 5
+    end
+    at = string.find(envelope, '@', value and after or at + 1, true)
+  end
+  parts[#parts + 1] = string.sub(envelope, after)
+  return table.concat(parts)
 end
 
 -- Send a wake-up. Without an envelope (no worker or keeper has registered one yet) the keeper sends it later.
@@ -145,10 +144,11 @@ local function iso(ms)
 end
 
 -- End a job: the answer becomes Celery's result, whoever waits is told, the record stays until its retention ends.
--- response and error are JSON text; exactly one of them is nil. `fields` as in `move`.
-local function end_job(id, from, to, response, error, token, now, detail, fields)
+-- response and error are JSON text; exactly one of them is nil. `fields` as in `move`. `known` begins with the values that
+-- are asked for here, for who has them.
+local function end_job(id, from, to, response, error, token, now, detail, fields, known)
   local key = 'job:' .. id
-  local job = redis.call('HMGET', key, 'queue', 'bytes', 'watch', 'ttl', 'budget', 'lane', 'seq')
+  local job = known or redis.call('HMGET', key, 'queue', 'bytes', 'watch', 'ttl', 'budget', 'lane', 'seq')
   local ended = fields or {}
   append(ended, 'ended', int(now))
   append(ended, 'end_token', token)
@@ -164,11 +164,11 @@ local function end_job(id, from, to, response, error, token, now, detail, fields
   local less = 0 - tonumber(job[2])  -- Of nothing, a minus sign makes -0, which Redis (not Valkey) takes for no number.
   redis.call('HINCRBY', 'acct', 'bytes', less)
   redis.call('HINCRBY', 'lane:' .. job[1], 'bytes', less)
-  redis.call('HDEL', key, 'request', 'watch', 'waiting')
-  redis.call('DEL', 'request:' .. id)
+  redis.call('HDEL', key, 'watch', 'waiting')
+  if redis.call('DEL', 'request:' .. id) == 0 then redis.call('HDEL', key, 'request') end
   local ttl = tonumber(job[4])
   redis.call('EXPIRE', key, ttl * 2)
-  redis.call('ZADD', 'terminal', int(now + ttl * 1000), id .. ' ' .. to)
+  redis.call('ZADD', 'terminal', now + ttl * 1000, id .. ' ' .. to)
   local meta = '{"status":"SUCCESS","result":{"state":"' .. to .. '","response":' .. (response or 'null') .. ',"error":' .. (error or 'null')
     .. '},"traceback":null,"children":[],"date_done":"' .. iso(now) .. '","task_id":"' .. id .. '"}'
   redis.call('SET', 'celery-task-meta-' .. id, meta, 'EX', ttl * 2)
@@ -213,20 +213,23 @@ local function open_attempt(number, worker, token, now)
     'a:' .. number, cjson.encode({number = number, worker = worker, token = token, started_at = now})}
 end
 
--- The attempt of a token in the ledger of a job, the newest first; nil when there is none.
-local function attempt_of(id, token)
+-- The attempt of a token in the ledger of a job, the newest first; nil when there is none. How many there are, and the
+-- first of them, from who knows it.
+local function attempt_of(id, token, attempts, first)
   local key = 'job:' .. id
-  local known = redis.call('HMGET', key, 'attempts', 'a:1')  -- Most jobs have one.
-  for number = tonumber(known[1] or '0'), 1, -1 do
-    local attempt = cjson.decode(number == 1 and known[2] or redis.call('HGET', key, 'a:' .. number))
+  if not attempts then
+    local known = redis.call('HMGET', key, 'attempts', 'a:1')  -- Most jobs have one.
+    attempts, first = known[1], known[2]
+  end
+  for number = tonumber(attempts or 0), 1, -1 do
+    local attempt = cjson.decode(number == 1 and first or redis.call('HGET', key, 'a:' .. number))
     if attempt.token == token then return attempt end
   end
 end
 
--- Close one attempt in the ledger, found by its token. A second time counts only for one that was given up.
+-- Close one attempt of the ledger, if there is one. A second time counts only for one that was given up.
 -- Returns whether it changed anything. What `move` is to write joins `fields`, if there are some.
-local function close_attempt(id, token, outcome, status, billed, now, fields)
-  local attempt = attempt_of(id, token)
+local function close_attempt(id, attempt, outcome, status, billed, now, fields)
   if not attempt then return false end
   local superseded = attempt.outcome == 'superseded'
   local open = not attempt.ended_at or attempt.outcome == 'lost' or attempt.outcome == 'forgotten'

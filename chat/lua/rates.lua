@@ -203,6 +203,9 @@ local function rates_refused(b, limit, now, started, retry_ms, chance)
   return true
 end
 
+-- What an answer looks at, and whether the budget is closed.
+local RATES_ACCEPTED = {'event_at', 'prev_at', 'streak', 'quota_at', 'quota', 'over', 'closed_until', 'why'}
+
 -- A call ended with an answer. One begun between the last two events shows that the last began a new streak.
 local function rates_accepted(b, _, _, started)
   if started > (b.event_at or 0) then

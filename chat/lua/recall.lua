@@ -53,7 +53,7 @@ local function recall(id, token, worker, record, request, now)
   if state == 'calling' and record.attempt > attempts then
     -- What Redis has for the call that runs was over when this one began.
     give_permit(record.provider, id .. ' ' .. job[3])
-    close_attempt(id, job[3], 'forgotten', '', 'maybe', now)
+    close_attempt(id, attempt_of(id, job[3]), 'forgotten', '', 'maybe', now)
   elseif state and not WAITS[state] then
     write_attempt(id, {number = attempts + 1, worker = worker, token = token, started_at = record.started, ended_at = now,
       outcome = 'lost', billed = 'maybe'})

@@ -14,7 +14,7 @@ give_permit(provider, member)
 if job[1] ~= 'calling' or job[2] ~= token then return 'stale' end
 
 local now = now_ms()
-close_attempt(id, token, 'lost', '', 'maybe', now)
+close_attempt(id, attempt_of(id, token), 'lost', '', 'maybe', now)
 redis.call('HINCRBY', 'acct', 'reclaimed', 1)
 local lost = redis.call('HINCRBY', key, 'unknown', 1)
 if job[6] then

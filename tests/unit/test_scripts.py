@@ -48,3 +48,12 @@ def test_a_script_has_nothing_else(name, without):
     """Redis would make it at each call."""
     assert without in DEFINED
     assert without not in load_script(name)
+
+
+def test_in_place_of_a_constant_stands_its_number():
+    """Redis would hand it to each function that uses it, at each call."""
+    text = load_script("start")
+
+    assert "local TURN_MS = 1000 " in (LUA / "budget.lua").read_text()
+    assert "math.abs(now - b.turn) < (1000) then" in text
+    assert not re.search(r"TURN_MS|RATES_LEAST", text)
