@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from flask import Response, g, request
+from flask import Response
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.access import caller
+from api.current import notes, this_request
 from api.frontend import FrontEnd
 from api.headers import idempotency_key
 from api.output import json_response
@@ -36,6 +37,7 @@ def new_job(front: FrontEnd, call: ChatCall, default_lane: Lane) -> NewJob:
     Raises ``InvalidRequest`` and ``ProviderNotRegistered``.
     """
     config = front.config
+    request = this_request()
     key = key_of_call(f"{request.method} {request.path}")
     route = front.names.route(call.request.model)
     lane = call.lane or default_lane
@@ -50,7 +52,7 @@ def new_job(front: FrontEnd, call: ChatCall, default_lane: Lane) -> NewJob:
         metadata=call.metadata,
         idempotency_key=key,
         body_hash=None if key is None else call.body_hash,
-        request_id=g.request_id,
+        request_id=notes().request_id,
         owner=caller().name,
     )
 
@@ -61,7 +63,7 @@ def key_of_call(call: str) -> str | None:
     The same key of another caller, or for another ``call`` (method and path), is another one.
     Raises ``InvalidRequest``.
     """
-    key = idempotency_key(request.headers)
+    key = idempotency_key(this_request().headers)
     if key is None:
         return None
     return " ".join(part for part in (caller().name, call, key) if part)
@@ -74,6 +76,7 @@ def accepted(
 
     ``record`` is read where it is not given.
     """
+    notes().job_id = job_id
     headers = {"Location": job_path(job_id)}
     if applied is not None:
         headers["Preference-Applied"] = applied
@@ -103,6 +106,7 @@ def job_path(job_id: str) -> str:
 
 def read_body() -> bytes:
     """The whole body of the current request. Raises ``InvalidRequest`` and werkzeug's 413."""
+    request = this_request()
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise InvalidRequest(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from flask import current_app
+from flask.globals import app_ctx
 
 from api.hangup import HangupMonitor
 from api.stopping import Stopping
@@ -171,4 +171,6 @@ class FrontEnd:
 
 def front_end() -> FrontEnd:
     """The front end of the request that is being answered."""
-    return cast("FrontEnd", current_app.extensions[EXTENSION])
+    # Not by `current_app`, whose every use looks for the application, and through another proxy.
+    context = app_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - public, says werkzeug
+    return cast("FrontEnd", context.app.extensions[EXTENSION])
