@@ -11,6 +11,7 @@ from flask import Request, Response
 
 from api.current import Notes, notes, this_request
 from api.frontend import FrontEnd
+from api.output import GUARDS, JsonResponse
 from chat.access import ANYBODY, Caller
 from chat.addresses import is_address, is_loopback
 from chat.errors import Forbidden, QueueUnavailable, Unauthorized
@@ -21,14 +22,6 @@ __all__ = ["OPEN", "admit", "caller", "leave", "only_admin", "protect"]
 #: What is answered without a key: whether chatd is there, and how it is called.
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 _CORS = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Prefer, Range, "
@@ -132,11 +125,9 @@ def _named(host: str) -> tuple[str, bool]:
 
 def protect(front: FrontEnd, request: Request, response: Response) -> None:
     """Add the headers that hold browsers back, where the answer does not say otherwise."""
-    # Looked up one by one, each would be compared with all that the response has.
-    given = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - they are pairs
-    for name, value in _HEADERS.items():
-        if name.lower() not in given:
-            response.headers.add(name, value)
+    if not isinstance(response, JsonResponse):
+        for name, value in GUARDS:
+            response.headers.setdefault(name, value)
     if response.status_code == 401:  # noqa: PLR2004 - a status reads best as its number
         response.headers["WWW-Authenticate"] = "Bearer"
     origins = front.config.allowed_origins

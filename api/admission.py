@@ -13,7 +13,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.access import caller
 from api.current import notes, this_request
-from api.frontend import FrontEnd
+from api.frontend import FrontEnd, front_end
 from api.headers import idempotency_key
 from api.output import json_response
 from api.unread import STALL_S
@@ -113,23 +113,28 @@ def read_body() -> bytes:
             "a body with Content-Encoding is not accepted; send it uncompressed",
             param="Content-Encoding",
         )
+    length, limit = request.content_length, front_end().config.body_limit
     try:
-        raw = request.get_data(cache=False)
-        # werkzeug cuts a chunked body at the limit without a word.
-        if request.content_length is None and len(raw) == request.max_content_length:
-            _check_ended(request.environ["wsgi.input"])
+        if length and length <= limit:
+            # What werkzeug reads it with would see to nothing more.
+            raw: bytes = request.environ["wsgi.input"].read(length)
+        else:
+            raw = request.get_data(cache=False)
+            # werkzeug cuts a chunked body at the limit without a word.
+            if length is None and len(raw) == limit:
+                _check_ended(request.environ["wsgi.input"])
     except ParseException as error:
         # gunicorn reads the body when it is asked for, so that a broken one shows up here.
         raise InvalidRequest(
             f"the chunks of the body are malformed ({type(error).__name__}); send it whole"
         ) from error
-    except ClientDisconnected as error:
+    except (ClientDisconnected, OSError) as error:
         raise InvalidRequest(
             f"the body broke off, or nothing of it came for {STALL_S:g} s; send it whole"
         ) from error
-    if request.content_length is not None and len(raw) < request.content_length:
+    if length is not None and len(raw) < length:
         raise InvalidRequest(
-            f"the body broke off after {len(raw)} of {request.content_length} bytes; send it whole"
+            f"the body broke off after {len(raw)} of {length} bytes; send it whole"
         )
     return raw
 
