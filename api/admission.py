@@ -136,6 +136,7 @@ def read_body() -> bytes:
         raise InvalidRequest(
             f"the body broke off after {len(raw)} of {length} bytes; send it whole"
         )
+    notes().size = len(raw)
     return raw
 
 

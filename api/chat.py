@@ -93,7 +93,7 @@ def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | Admi
     connections = front.connections()
     admitted = connections.store.admit(job, record=seconds == 0)
     if not admitted.joined:
-        connections.replies.remember(job)
+        connections.replies.remember(job, notes().size)
     outcome = admitted.outcome
     if outcome is None and seconds > 0:
         most = job.timeout_ms / 1000 + _GRACE_S

@@ -24,6 +24,8 @@ class Notes:
     request_id = ""
     #: Who made the request, as far as that has been asked.
     caller: Caller | None = None
+    #: Bytes of its body, once that has been read.
+    size = 0
     #: The call as it counts against a limit of the caller's, if there is one.
     counted: str | None = None
     #: What its line of log says: the code of its error, and the job that it is about.

@@ -134,10 +134,9 @@ class FrontEnd:
 
         Raises ``QueueUnavailable`` while the Redis that chatd brings has no address yet.
         """
-        pid = os.getpid()
-        with self._lock:
-            if self._made is not None and self._made[0] == pid:
-                return self._made[1]
+        pid, known = os.getpid(), self._made
+        if known is not None and known[0] == pid:
+            return known[1]
         # Without the lock: while Redis is silent, callers would wait for one another's time-outs.
         made = self._connect()
         with self._lock:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,16 +284,19 @@ def _refuses(error: ResponseError) -> bool:
     return str(error).startswith(("MISCONF", "NOREPLICAS"))
 
 
-@contextmanager
-def redis_errors() -> Iterator[None]:
-    """Turn whatever redis-py raises inside into ``QueueUnavailable``.
+class _RedisErrors:
+    """Turns whatever redis-py raises inside into ``QueueUnavailable``.
 
     A script that stops at its own error (the message names ``user_script``) is a defect or a key
     changed by hand: it is logged, and the callers do not hear that Redis was away.
     """
-    try:
-        yield
-    except RedisError as error:
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not isinstance(error, RedisError):
+            return
         if type(error) is ResponseError and "user_script" in str(error) and not _refuses(error):
             _log.error("a script of chatd failed in Redis: %s", str(error)[:500])
             raise QueueUnavailable(
@@ -307,3 +309,11 @@ def redis_errors() -> Iterator[None]:
             "try again, and look at `chatd check`",
             retry_after_s=RETRY_AFTER_S,
         ) from error
+
+
+_redis_errors = _RedisErrors()
+
+
+def redis_errors() -> _RedisErrors:
+    """A ``with`` block in which trouble with Redis is ``QueueUnavailable``."""
+    return _redis_errors
