@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, g, request
+from flask import Request, Response
 
-from api.frontend import front_end
+from api.current import Notes, notes, this_request
+from api.frontend import FrontEnd
+from api.output import GUARDS, JsonResponse
 from chat.access import ANYBODY, Caller
 from chat.addresses import is_address, is_loopback
 from chat.errors import Forbidden, QueueUnavailable, Unauthorized
 from chat.formats.strict_json import shown
 
-__all__ = ["OPEN", "caller", "install", "only_admin"]
+__all__ = ["OPEN", "admit", "caller", "leave", "only_admin", "protect"]
 
 #: What is answered without a key: whether chatd is there, and how it is called.
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 _CORS = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Prefer, Range, "
@@ -38,24 +32,16 @@ _CORS = {
 }
 
 
-def install(app: Flask) -> None:
-    """Let nothing of ``app`` be reached by whom it is not for.
-
-    To be installed after what sets ``g.request_id``.
-    """
-    app.before_request(_admit)
-    app.after_request(_protect)
-    app.teardown_request(_leave)
-
-
 def caller() -> Caller:
     """Who made the request that is being answered."""
-    found: Caller = g.caller
+    found = notes().caller
+    assert found is not None, "what is answered without a key has no caller"  # noqa: S101 - a defect
     return found
 
 
 def only_admin() -> None:
     """Raise ``Forbidden`` unless the caller has an admin key."""
+    request = this_request()
     if not caller().admin:
         raise Forbidden(
             f"{request.method} {shown(request.path)} is for admin keys, and that of "
@@ -63,8 +49,12 @@ def only_admin() -> None:
         )
 
 
-def _admit() -> Response | None:
-    front = front_end()
+def admit(front: FrontEnd, request: Request, noted: Notes) -> Response | None:
+    """Let nobody in who is not to reach this, and note who calls.
+
+    An answer if that is all there is to say. Raises ``Unauthorized``, ``Forbidden`` and
+    ``ClientLimited``.
+    """
     origin = request.headers.get("Origin")
     if origin is not None and origin not in front.config.allowed_origins:
         raise Forbidden(
@@ -75,29 +65,28 @@ def _admit() -> Response | None:
         # A browser asks before it sends what a plain form could not; it has no key for that.
         return Response(status=204)
     if not front.keyring:
-        _check_host()
-        g.caller = ANYBODY
+        _check_host(front, request)
+        noted.caller = ANYBODY
         return None
     if request.path in OPEN:
         return None
-    g.caller = _caller()
-    if g.caller.limited:
-        store = front.connections().store
+    noted.caller = _caller(front, request)
+    if noted.caller.limited:
         # Not the X-Request-Id: whoever sent the same one with every call would have but one open.
-        g.call_id = uuid.uuid4().hex
-        store.begin_call(g.caller, g.call_id)
-        g.counted = store
+        call = os.urandom(16).hex()
+        front.connections().store.begin_call(noted.caller, call)
+        noted.counted = call
     return None
 
 
-def _caller() -> Caller:
+def _caller(front: FrontEnd, request: Request) -> Caller:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise Unauthorized(
             "this call needs a key of chatd's: send Authorization: Bearer chatd-…; whoever runs "
             "chatd makes one with `chatd keys new NAME`"
         )
-    found = front_end().keyring.caller(key.strip())
+    found = front.keyring.caller(key.strip())
     if found is None:
         # Not a word of the key: it may be somebody's for another service.
         raise Unauthorized(
@@ -107,7 +96,7 @@ def _caller() -> Caller:
     return found
 
 
-def _check_host() -> None:
+def _check_host(front: FrontEnd, request: Request) -> None:
     """Without keys, being on this machine is what counts, and a page of any site is.
 
     Its browser can be led to an address here by a name of that site (DNS rebinding), and then takes
@@ -116,7 +105,7 @@ def _check_host() -> None:
     host, is_site = _named(request.host)
     if not is_site:
         return
-    origins = front_end().config.allowed_origins
+    origins = front.config.allowed_origins
     if host not in {urlsplit(origin).hostname for origin in origins}:
         raise Forbidden(
             f"chatd has no keys and was called as {shown(request.host)}; call it as localhost or "
@@ -134,27 +123,26 @@ def _named(host: str) -> tuple[str, bool]:
     return name, not (is_loopback(name) or is_address(name))
 
 
-def _protect(response: Response) -> Response:
-    # Looked up one by one, each would be compared with all that the response has.
-    given = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - they are pairs
-    for name, value in _HEADERS.items():
-        if name.lower() not in given:
-            response.headers.add(name, value)
+def protect(front: FrontEnd, request: Request, response: Response) -> None:
+    """Add the headers that hold browsers back, where the answer does not say otherwise."""
+    if not isinstance(response, JsonResponse):
+        for name, value in GUARDS:
+            response.headers.setdefault(name, value)
     if response.status_code == 401:  # noqa: PLR2004 - a status reads best as its number
         response.headers["WWW-Authenticate"] = "Bearer"
-    origins = front_end().config.allowed_origins
+    origins = front.config.allowed_origins
     if origins:
         response.headers.add("Vary", "Origin")
         origin = request.headers.get("Origin")
         if origin in origins:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers.update(_CORS)
-    return response
 
 
-def _leave(_: BaseException | None) -> None:
-    store = g.pop("counted", None)
-    if store is not None:
+def leave(front: FrontEnd, noted: Notes) -> None:
+    """The call has been answered: it counts against no limit any more."""
+    if noted.counted is not None and noted.caller is not None:
         # Without Redis it counts until its time is over; the answer is none the worse.
         with suppress(QueueUnavailable):
-            store.end_call(g.caller, g.call_id)
+            front.connections().store.end_call(noted.caller, noted.counted)
+        noted.counted = None

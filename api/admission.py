@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from flask import Response, g, request
+from flask import Response
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.access import caller
-from api.frontend import FrontEnd
+from api.current import notes, this_request
+from api.frontend import FrontEnd, front_end
 from api.headers import idempotency_key
 from api.output import json_response
 from api.unread import STALL_S
@@ -36,6 +37,7 @@ def new_job(front: FrontEnd, call: ChatCall, default_lane: Lane) -> NewJob:
     Raises ``InvalidRequest`` and ``ProviderNotRegistered``.
     """
     config = front.config
+    request = this_request()
     key = key_of_call(f"{request.method} {request.path}")
     route = front.names.route(call.request.model)
     lane = call.lane or default_lane
@@ -50,7 +52,7 @@ def new_job(front: FrontEnd, call: ChatCall, default_lane: Lane) -> NewJob:
         metadata=call.metadata,
         idempotency_key=key,
         body_hash=None if key is None else call.body_hash,
-        request_id=g.request_id,
+        request_id=notes().request_id,
         owner=caller().name,
     )
 
@@ -61,7 +63,7 @@ def key_of_call(call: str) -> str | None:
     The same key of another caller, or for another ``call`` (method and path), is another one.
     Raises ``InvalidRequest``.
     """
-    key = idempotency_key(request.headers)
+    key = idempotency_key(this_request().headers)
     if key is None:
         return None
     return " ".join(part for part in (caller().name, call, key) if part)
@@ -74,6 +76,7 @@ def accepted(
 
     ``record`` is read where it is not given.
     """
+    notes().job_id = job_id
     headers = {"Location": job_path(job_id)}
     if applied is not None:
         headers["Preference-Applied"] = applied
@@ -103,30 +106,37 @@ def job_path(job_id: str) -> str:
 
 def read_body() -> bytes:
     """The whole body of the current request. Raises ``InvalidRequest`` and werkzeug's 413."""
+    request = this_request()
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise InvalidRequest(
             "a body with Content-Encoding is not accepted; send it uncompressed",
             param="Content-Encoding",
         )
+    length, limit = request.content_length, front_end().config.body_limit
     try:
-        raw = request.get_data(cache=False)
-        # werkzeug cuts a chunked body at the limit without a word.
-        if request.content_length is None and len(raw) == request.max_content_length:
-            _check_ended(request.environ["wsgi.input"])
+        if length and length <= limit:
+            # What werkzeug reads it with would see to nothing more.
+            raw: bytes = request.environ["wsgi.input"].read(length)
+        else:
+            raw = request.get_data(cache=False)
+            # werkzeug cuts a chunked body at the limit without a word.
+            if length is None and len(raw) == limit:
+                _check_ended(request.environ["wsgi.input"])
     except ParseException as error:
         # gunicorn reads the body when it is asked for, so that a broken one shows up here.
         raise InvalidRequest(
             f"the chunks of the body are malformed ({type(error).__name__}); send it whole"
         ) from error
-    except ClientDisconnected as error:
+    except (ClientDisconnected, OSError) as error:
         raise InvalidRequest(
             f"the body broke off, or nothing of it came for {STALL_S:g} s; send it whole"
         ) from error
-    if request.content_length is not None and len(raw) < request.content_length:
+    if length is not None and len(raw) < length:
         raise InvalidRequest(
-            f"the body broke off after {len(raw)} of {request.content_length} bytes; send it whole"
+            f"the body broke off after {len(raw)} of {length} bytes; send it whole"
         )
+    notes().size = len(raw)
     return raw
 
 

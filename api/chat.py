@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response
 
 from api.admission import accepted, job_path, naming, read_job
+from api.current import notes, this_request
 from api.frontend import FrontEnd, front_end
 from api.hangup import Watch, client_socket
 from api.headers import Preference
@@ -58,7 +59,7 @@ def answer_job(
     waited for the end, of a job that goes on while this front end stops. The job's own error is
     raised.
     """
-    preference = Preference.from_headers(request.headers)
+    preference = Preference.from_headers(this_request().headers)
     if preference.wait_s is None:
         ended = _until_the_end(front, job)
         if isinstance(ended, str):
@@ -92,7 +93,7 @@ def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | Admi
     connections = front.connections()
     admitted = connections.store.admit(job, record=seconds == 0)
     if not admitted.joined:
-        connections.replies.remember(job)
+        connections.replies.remember(job, notes().size)
     outcome = admitted.outcome
     if outcome is None and seconds > 0:
         most = job.timeout_ms / 1000 + _GRACE_S
@@ -168,7 +169,7 @@ def _again(front: FrontEnd, job: NewJob, waiter: Waiter) -> Callable[[], None]:
 def _watched(
     front: FrontEnd, waiter: Waiter, *, cancels: bool
 ) -> AbstractContextManager[Watch | None]:
-    connection = client_socket(request.environ)
+    connection = client_socket(this_request().environ)
     if connection is None or not cancels:
         return nullcontext()
     return front.connections().hangups.watch(connection, waiter.wake)
@@ -184,7 +185,9 @@ def _answer(front: FrontEnd, outcome: Outcome, formatted: _Format) -> Response:
         )
     answer = outcome.response
     queue_ms, upstream_ms = answer["queue_ms"], answer["latency_ms"]
-    gateway_ms = max(0.0, (front.clock() - g.started) * 1000 - queue_ms - upstream_ms)
+    noted = notes()
+    noted.job_id = outcome.job_id
+    gateway_ms = max(0.0, (front.clock() - noted.started) * 1000 - queue_ms - upstream_ms)
     return json_response(
         formatted(outcome.job_id, answer),
         headers={

@@ -17,7 +17,10 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn.http.wsgi import FileWrapper, create
 from gunicorn.workers.ggevent import GeventWorker
+
+from api.writer import OnePiece
 
 __all__ = ["DrainingWorker"]
 
@@ -28,23 +31,29 @@ _LAST_CALL_S = 2.0
 #: Seconds between two signs of life for the master, and between two looks whether all have gone.
 _NOTIFY_S = 1.0
 _LOOK_S = 0.1
-#: Bytes up to which a body is copied behind its head.
-_SMALL_BODY = 65536
+
+
+class _Ended(BaseException):
+    """Nothing has come on a connection for too long."""
 
 
 class _Idle:
-    """The wait for the next request on one connection; gunicorn enters it as a context."""
+    """The wait for the next request on one connection; gunicorn enters it as a context.
+
+    Without a timer of its own, which would cost each request more than all the rest of the wait:
+    the worker looks each second who has waited ``until``, a moment on the monotonic clock.
+    """
+
+    __slots__ = ("_ended", "_greenlet", "_worker", "until")
 
     def __init__(self, worker: DrainingWorker) -> None:
         self._worker = worker
-        seconds = worker.cfg.keepalive if worker.alive else _LAST_CALL_S
-        self._timeout = gevent.Timeout(seconds, exception=False)
-        self._greenlet: Any = None
+        self._ended: _Ended | None = None
+        self._greenlet = gevent.getcurrent()
+        self.until = time.monotonic() + (worker.cfg.keepalive if worker.alive else _LAST_CALL_S)
 
     def __enter__(self) -> Self:
-        self._greenlet = gevent.getcurrent()
         self._worker.idle.add(self)
-        self._timeout.start()
         return self
 
     def __exit__(
@@ -52,10 +61,9 @@ class _Idle:
         kind: type[BaseException] | None,
         value: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
+    ) -> bool:
         self._worker.idle.discard(self)
-        ended: bool | None = self._timeout.__exit__(kind, value, trace)
-        return ended
+        return value is not None and value is self._ended
 
     def end(self) -> None:
         """Let the wait time out now, unless a request comes first."""
@@ -64,46 +72,8 @@ class _Idle:
     def _time_out(self) -> None:
         # Whatever was due before has had its turn by now: a request may have come, and is answered.
         if self in self._worker.idle:
-            self._greenlet.throw(self._timeout)
-
-
-class _OnePiece:
-    """A connection on which the head of an answer leaves together with what follows it.
-
-    gunicorn sends the head by itself, and the body after it: two system calls here, and two
-    wake-ups of whoever reads. For one answer; what is sent with ``send`` is not held back.
-    """
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._head: bytes | None = None
-        self._begun = False
-
-    def sendall(self, data: bytes) -> None:
-        """Send it, or hold it back if it is the first."""
-        if not self._begun:
-            self._begun, self._head = True, data
-            return
-        head, self._head = self._head, None
-        if head is not None and len(data) <= _SMALL_BODY:
-            data = head + data
-        elif head is not None:
-            self._connection.sendall(head)
-        self._connection.sendall(data)
-
-    def flush(self) -> None:
-        """Send a head that nothing has followed. Raises ``OSError``."""
-        head, self._head = self._head, None
-        if head is not None:
-            self._connection.sendall(head)
-
-    def sendfile(self, *args: Any, **kwargs: Any) -> Any:
-        """Send a file, which is not to overtake its head. Raises ``OSError``."""
-        self.flush()
-        return self._connection.sendfile(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+            self._ended = _Ended()
+            self._greenlet.throw(self._ended)
 
 
 class DrainingWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -123,20 +93,31 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def run(self) -> None:
         """Accept until SIGTERM, then wait for all that has come, up to ``graceful_timeout``."""
         self._told = Event()
+        self.keep_settings()
         servers = [self._accept_on(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
+            self.end_idle()
             self._told.wait(_NOTIFY_S)
         for server in servers:
             server.close()
         until = time.monotonic() + self.cfg.graceful_timeout
         while any(len(server.pool) for server in servers) and time.monotonic() < until:
             self.notify()
+            self.end_idle()
             gevent.sleep(_LOOK_S)
         for server in servers:
             if len(server.pool):
                 self.log.warning("%d connections are cut off at the end", len(server.pool))
             server.pool.kill(timeout=1)
+
+    def keep_settings(self) -> None:
+        """Have each setting as a plain attribute.
+
+        gunicorn looks for them in vain as attributes first, some twenty for each request.
+        """
+        for name, setting in self.cfg.settings.items():
+            self.cfg.__dict__[name] = setting.get()
 
     def _accept_on(self, listener: Any) -> StreamServer:
         # A socket that `chatd up` hands over is shared with others, which may be faster.
@@ -152,15 +133,56 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         """What bounds gunicorn's wait for the next request of a connection."""
         return _Idle(self)
 
+    def end_idle(self) -> None:
+        """End the wait on each connection on which nothing has come for too long."""
+        now = time.monotonic()
+        for idle in [idle for idle in self.idle if idle.until <= now]:
+            idle.end()
+
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """Answer one request."""
+        """Answer one request. Raises ``StopIteration`` when it was the last on its connection."""
         self.requests.add(req)
-        answer = _OnePiece(sock)
         try:
-            super().handle_request(listener_name, req, answer, addr)
+            lives = self._answer(listener_name, req, sock, addr)
         finally:
             self.requests.discard(req)
-            answer.flush()
+        if not lives:
+            raise StopIteration
+
+    def _answer(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
+        """Whether the connection lives on.
+
+        gunicorn's own does more, for those who count, watch or log requests there.
+        """
+        answer: Any = None
+        try:
+            answer, environ = create(
+                req, sock, addr, listener_name, self.cfg, response_class=OnePiece
+            )
+            environ["wsgi.multithread"] = True
+            if not self.alive:
+                answer.force_close()
+            pieces = self.wsgi(environ, answer.start_response)
+            try:
+                if isinstance(pieces, FileWrapper):
+                    answer.write_file(pieces)
+                else:
+                    for piece in pieces:
+                        answer.write(piece)
+                answer.close()
+            finally:
+                if hasattr(pieces, "close"):
+                    pieces.close()
+        except (gevent.GreenletExit, SystemExit):
+            return False  # The worker ends.
+        except OSError:
+            raise
+        except Exception:
+            if answer is None or not answer.begun:
+                raise  # gunicorn answers 400 or 500.
+            self.log.exception("an answer broke off")
+            return False
+        return not answer.should_close()
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """SIGTERM. It comes at any moment, so that nothing that waits may be done here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
@@ -15,6 +15,7 @@ from werkzeug.exceptions import (
     RequestEntityTooLarge,
 )
 
+from api.current import notes
 from api.output import json_response
 from chat import errors
 from chat.errors import ChatError, Draining, InvalidRequest, QueueUnavailable, TooLarge
@@ -63,7 +64,8 @@ def install(app: Flask) -> None:
 
 def chat_error(error: ChatError, told: tuple[int, JSON] | None = None) -> Response:
     """``error_response``, with what the request's line of log says about the error."""
-    g.error_code, g.job_id = error.code, error.job_id
+    noted = notes()
+    noted.error_code, noted.job_id = error.code, error.job_id
     return error_response(error, told)
 
 
@@ -106,7 +108,7 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
         )
     else:
         message = f"the request cannot be read: {error.description or error.name}"
-    g.error_code = code
+    notes().error_code = code
     body: JSON = {
         "error": {
             "code": code,
@@ -128,13 +130,14 @@ def _header(name: str) -> str:
 
 
 def _unexpected(error: Exception) -> Response:
+    known_as = notes().request_id
     _log.error(
         "request %s: %s %s failed",
-        g.request_id,
+        known_as,
         request.method,
         request.path,
         exc_info=error,
     )
     return chat_error(
-        ChatError(f"chatd met an unexpected error; its log has it as request {g.request_id}")
+        ChatError(f"chatd met an unexpected error; its log has it as request {known_as}")
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from flask import current_app
+from flask.globals import app_ctx
 
 from api.hangup import HangupMonitor
 from api.stopping import Stopping
@@ -134,10 +134,9 @@ class FrontEnd:
 
         Raises ``QueueUnavailable`` while the Redis that chatd brings has no address yet.
         """
-        pid = os.getpid()
-        with self._lock:
-            if self._made is not None and self._made[0] == pid:
-                return self._made[1]
+        pid, known = os.getpid(), self._made
+        if known is not None and known[0] == pid:
+            return known[1]
         # Without the lock: while Redis is silent, callers would wait for one another's time-outs.
         made = self._connect()
         with self._lock:
@@ -171,4 +170,6 @@ class FrontEnd:
 
 def front_end() -> FrontEnd:
     """The front end of the request that is being answered."""
-    return cast("FrontEnd", current_app.extensions[EXTENSION])
+    # Not by `current_app`, whose every use looks for the application, and through another proxy.
+    context = app_ctx._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - public, says werkzeug
+    return cast("FrontEnd", context.app.extensions[EXTENSION])

@@ -11,9 +11,8 @@ import _socket  # gevent replaces socket.socket by one whose recv yields; this o
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 __all__ = ["HangupMonitor", "Watch", "client_socket", "is_closed"]
 
@@ -45,13 +44,23 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 class Watch:
-    """One caller's connection while it waits; ``gone`` once it has hung up."""
+    """One caller's connection within the ``with`` block; ``gone`` once it has been hung up."""
 
-    def __init__(self, connection: socket.socket, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, monitor: HangupMonitor, connection: socket.socket, wake: Callable[[], None]
+    ) -> None:
+        self._monitor = monitor
         self.connection = connection
         self.wake = wake
         self.closed_looks = 0
         self.gone = False
+
+    def __enter__(self) -> Self:
+        self._monitor.begin(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._monitor.end(self)
 
 
 def _start_thread(run: Callable[[], None]) -> None:
@@ -76,21 +85,24 @@ class HangupMonitor:
         self._changed = threading.Condition()
         self._started = False
 
-    @contextmanager
-    def watch(self, connection: socket.socket, wake: Callable[[], None]) -> Iterator[Watch]:
-        """Call ``wake`` once if ``connection`` is hung up within the ``with`` block."""
-        watch = Watch(connection, wake)
+    def watch(self, connection: socket.socket, wake: Callable[[], None]) -> Watch:
+        """Call ``wake`` once if ``connection`` is hung up within the ``with`` block of this."""
+        return Watch(self, connection, wake)
+
+    def begin(self, watch: Watch) -> None:
+        """Look at its connection from now on."""
         with self._changed:
             self._watched.add(watch)
             if not self._started:
                 self._started = True
                 self._spawn(self._run)
-            self._changed.notify()
-        try:
-            yield watch
-        finally:
-            with self._changed:
-                self._watched.discard(watch)
+            if len(self._watched) == 1:
+                self._changed.notify()
+
+    def end(self, watch: Watch) -> None:
+        """Never look at its connection again."""
+        with self._changed:
+            self._watched.discard(watch)
 
     def sweep(self) -> None:
         """Look at every connection once."""

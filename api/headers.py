@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from dataclasses import dataclass
 from typing import Self
 
@@ -67,5 +67,7 @@ def idempotency_key(headers: Headers) -> str | None:
 
 def request_id(headers: Headers) -> str:
     """The caller's ``X-Request-Id`` if it can stand in a log line, else a new one."""
-    given = headers.get("X-Request-Id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    given = headers.get("X-Request-Id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"req_{os.urandom(16).hex()}"

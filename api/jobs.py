@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 
 from api.access import caller
 from api.admission import accepted, read_job
+from api.current import notes
 from api.frontend import FrontEnd, front_end
 from api.output import json_response
 from api.waiting import watch_outcome
@@ -47,7 +48,7 @@ def submit() -> Response:
     connections = front.connections()
     admitted = connections.store.admit(job, record=True)
     if not admitted.joined:
-        connections.replies.remember(job)
+        connections.replies.remember(job, notes().size)
     return accepted(front, admitted.job_id, record=admitted.record)
 
 

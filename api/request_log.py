@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from flask import Flask, Response, g, request
+from flask import Request
 
-from api.admission import job_path
-from api.frontend import front_end
+from api.current import Notes
 from chat.errors import JobNotFound
 from chat.logs import begin_log_context, end_log_context
 
-__all__ = ["install"]
+__all__ = ["answered", "begin", "end"]
 
 _log = logging.getLogger(__name__)
 
@@ -23,32 +22,27 @@ _POLLED = frozenset({"/health", "/ready", "/metrics"})
 _PATH_CHARACTERS = 200
 
 
-def install(app: Flask) -> None:
-    """Log every request to ``app`` when it is answered, at debug if it is one that is polled.
+def begin(request: Request, noted: Notes) -> None:
+    """From now on, lines of log have the id of the request."""
+    # Not in the notes, which a request that is made within another one shares with that.
+    request.environ[_CONTEXT] = begin_log_context(request_id=noted.request_id)
+
+
+def answered(request: Request, noted: Notes, status: int, milliseconds: float) -> None:
+    """Log the request, at debug if it is one that is polled.
 
     The line has ``method``, ``path`` without the query, ``status``, ``duration_ms``, ``code`` when
     the answer is an error, ``job_id`` when it is about a job, and ``caller``, the name of the key
-    it came with. To be installed after what sets
-    ``g.request_id`` and ``g.started``.
+    it came with.
     """
-    app.before_request(_begin)
-    app.after_request(_answered)
-    app.teardown_request(_end)
-
-
-def _begin() -> None:
-    # Not in `g`, which a request that is made within another one shares with that.
-    request.environ[_CONTEXT] = begin_log_context(request_id=g.request_id)
-
-
-def _answered(response: Response) -> Response:
-    method, path = request.method, request.path
+    method, path, code = request.method, request.path, noted.error_code
+    level = logging.DEBUG if path in _POLLED else logging.INFO
+    if not _log.isEnabledFor(level):
+        return
     if len(path) > _PATH_CHARACTERS:
         path = f"{path[:_PATH_CHARACTERS]}…"
-    milliseconds = (front_end().clock() - g.started) * 1000
-    status, code = response.status_code, g.get("error_code")
     _log.log(
-        logging.DEBUG if path in _POLLED else logging.INFO,
+        level,
         "%s %s: %s in %.0f ms",
         method,
         path,
@@ -60,30 +54,21 @@ def _answered(response: Response) -> Response:
             "status": status,
             "duration_ms": round(milliseconds, 1),
             "code": code,
-            "job_id": _job_id(response),
-            "caller": _caller(),
+            "job_id": _job_id(request, noted),
+            "caller": (noted.caller and noted.caller.name) or None,
         },
     )
-    return response
 
 
-def _job_id(response: Response) -> str | None:
+def _job_id(request: Request, noted: Notes) -> str | None:
     """The job that the request is about: its error's, its answer's, or the one that it names."""
-    location = response.headers.get("Location", "")
-    if location.startswith(job_path("")):
-        return location.removeprefix(job_path(""))
-    found: str | None = g.get("job_id") or response.headers.get("X-Chatd-Job-Id")
-    if found is None and g.get("error_code") != JobNotFound.code:
+    if noted.job_id is None and noted.error_code != JobNotFound.code:
         return (request.view_args or {}).get("job_id")
-    return found
+    return noted.job_id
 
 
-def _caller() -> str | None:
-    caller = g.get("caller")
-    return caller.name or None if caller else None
-
-
-def _end(_: BaseException | None) -> None:
+def end(request: Request) -> None:
+    """The request has been answered; lines of log are about something else."""
     begun = request.environ.pop(_CONTEXT, None)
     if begun is not None:
         end_log_context(begun)

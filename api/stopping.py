@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 __all__ = ["Stopping"]
 
@@ -29,22 +28,19 @@ class Stopping:
             if self._since is not None:
                 return
             self._since = self._clock()
-            wakes = list(self._wakes)
-        for wake in wakes:
+        # Python takes the list at one stroke. Whoever is put there later finds the moment set.
+        for wake in list(self._wakes):
             wake()
 
     def until(self, patience_s: float) -> float:
         """The moment up to which somebody waits who goes on for ``patience_s`` once it stops."""
-        with self._lock:
-            return math.inf if self._since is None else self._since + patience_s
+        since = self._since
+        return math.inf if since is None else since + patience_s
 
-    @contextmanager
-    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Call ``wake`` when the stop begins within the ``with`` block."""
-        with self._lock:
-            self._wakes.add(wake)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._wakes.discard(wake)
+    def call(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called when the stop begins, up to ``forget``; then look at ``until``."""
+        self._wakes.add(wake)
+
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Take ``call`` back."""
+        self._wakes.discard(wake)

@@ -9,12 +9,12 @@ from contextlib import suppress
 from functools import partial
 from typing import IO
 
-from flask import Flask, Response, request
+from flask import Request, Response
 from gunicorn.http.errors import ParseException
 
 from api.hangup import client_socket
 
-__all__ = ["STALL_S", "install"]
+__all__ = ["STALL_S", "begin", "end"]
 
 _log = logging.getLogger(__name__)
 
@@ -23,35 +23,26 @@ _PIECE = 2**20
 STALL_S = 30.0
 
 
-def install(app: Flask) -> None:
-    """Wait for no body in vain, and read the rest of every refused one once it is answered.
+def begin(request: Request) -> None:
+    """Wait for no part of the body in vain."""
+    connection = client_socket(request.environ)
+    if connection is not None:
+        connection.settimeout(STALL_S)
+
+
+def end(request: Request, response: Response) -> None:
+    """Let the answer take its time, and read the rest of a refused body once it is answered.
 
     Most clients send all of a body before they look at the answer. gunicorn reads the rest for them
     as well, but 1 KiB at a time out of a buffer that it copies each time (27.0, ``finish_body`` of
     its parser): 100 MB of that hold up every other request for seconds.
     """
-    app.before_request(_begin)
-    app.after_request(_discard_later)
-
-
-def _begin() -> None:
-    _expect_within(STALL_S)
-
-
-def _expect_within(seconds: float | None) -> None:
-    """How long a read of the caller's connection waits. Writing the answer may take its time."""
     connection = client_socket(request.environ)
     if connection is not None:
-        connection.settimeout(seconds)
-
-
-def _discard_later(response: Response) -> Response:
-    _expect_within(None)
+        connection.settimeout(None)
     refused = response.status_code >= 400  # noqa: PLR2004 - a status reads best as its number
     if refused and request.environ.get("wsgi.input_terminated"):
-        connection = client_socket(request.environ)
         response.call_on_close(partial(_discard, request.environ["wsgi.input"], connection))
-    return response
 
 
 def _discard(stream: IO[bytes], connection: socket.socket | None) -> None:

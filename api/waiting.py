@@ -25,11 +25,14 @@ def await_outcome(
     ``None`` as well when the front end was told to stop and ``patience_s`` seconds are over since.
     """
     until = front.clock() + seconds
-    with front.stopping.waking(waiter.wake):
+    front.stopping.call(waiter.wake)
+    try:
         while (left := min(until, front.stopping.until(patience_s)) - front.clock()) > 0:
             outcome = waiter.wait(left)
             if outcome is not None or (watch is not None and watch.gone):
                 return outcome
+    finally:
+        front.stopping.forget(waiter.wake)
     return waiter.outcome
 
 

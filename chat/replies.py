@@ -121,13 +121,13 @@ class Replies:
         for outcome in self._store.outcomes([job_id]).values():
             waiter.deliver(outcome)
 
-    def remember(self, job: NewJob) -> None:
-        """Keep for a while a job that has been admitted and that nobody waits for.
+    def remember(self, job: NewJob, size: int) -> None:
+        """Keep for a while a job of ``size`` that has been admitted and that nobody waits for.
 
         Should Redis forget it, it is admitted again: its caller was told that it is accepted.
         """
         self._ensure_listener()
-        self._recent.keep(job, len(json.dumps(job.request.to_wire(), ensure_ascii=False)))
+        self._recent.keep(job, size)
 
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting."""
@@ -139,14 +139,17 @@ class Replies:
                     del self._waiting[waiter.job_id]
 
     def _ensure_listener(self) -> None:
+        if self._pid == os.getpid():
+            return
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._pid = os.getpid()
             self._channel = f"chatd:reply:{uuid.uuid4().hex}"
             self._waiting = {}
             self._recent.clear()
             self._life = ""
+            # Last: whoever sees it has all the rest.
+            self._pid = os.getpid()
             ready = threading.Event()
             threading.Thread(
                 target=self._listen, args=(ready,), name="replies", daemon=True

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from json import JSONEncoder
+from json import JSONEncoder, encoder
 from typing import Any, Protocol, Self
 
 __all__ = [
@@ -28,14 +28,39 @@ __all__ = [
     "Role",
     "ToolCall",
     "compact_json",
+    "json_writer",
 ]
 
 JSON = dict[str, Any]
 """A decoded JSON object."""
 
-#: JSON without spaces, not only in ASCII. Made once: json.dumps with options makes an encoder for
-#: each value.
-compact_json = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+def json_writer(described: JSONEncoder) -> Callable[[Any], str]:
+    """``described.encode``, made once.
+
+    json makes what does the work anew for each value, which takes longer than a small value does.
+    What contains itself raises ``RecursionError`` here.
+    """
+    make = getattr(encoder, "c_make_encoder", None)
+    if make is None:  # A Python without it.
+        return described.encode
+    text = encoder.encode_basestring_ascii if described.ensure_ascii else encoder.encode_basestring
+    pieces = make(
+        None,
+        described.default,
+        text,
+        described.indent,
+        described.key_separator,
+        described.item_separator,
+        described.sort_keys,
+        described.skipkeys,
+        described.allow_nan,
+    )
+    return lambda value: "".join(pieces(value, 0))
+
+
+#: JSON without spaces, not only in ASCII.
+compact_json = json_writer(JSONEncoder(ensure_ascii=False, separators=(",", ":")))
 
 
 class Role(StrEnum):

@@ -361,11 +361,11 @@ class FakeReplies(Replies):
         self.waits: list[float] = []
         self.expected: list[Waiter] = []
         self.meanwhile: Callable[[str], None] = lambda _: None
-        self.remembered: list[str] = []
+        self.remembered: dict[str, int] = {}
 
-    def remember(self, job: NewJob) -> None:
-        """Note which job."""
-        self.remembered.append(job.id)
+    def remember(self, job: NewJob, size: int) -> None:
+        """Note which job, and of what size."""
+        self.remembered[job.id] = size
 
     @property
     def channel(self) -> str:

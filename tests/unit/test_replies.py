@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import threading
 import weakref
 from functools import partial
@@ -254,7 +253,7 @@ def test_an_accepted_job_is_admitted_again(store, replies, client):
     jobs = [a_job() for _ in range(3)]
     for job in jobs:
         store.admit(job)
-        replies.remember(job)
+        replies.remember(job, 100)
     run(store, jobs[2])
     client.zadd("terminal", {f"{jobs[2].id} succeeded": 1})
     store.retire()
@@ -274,7 +273,7 @@ def test_an_accepted_job_that_is_refused_this_time_is_told_of(replies, caplog, m
 
     monkeypatch.setattr(replies._store, "admit", admit)
     job = a_job()
-    replies.remember(job)
+    replies.remember(job, 100)
     replies._admit_forgotten()
 
     assert f"job {job.id} was forgotten by Redis and is refused this time" in caplog.text
@@ -284,13 +283,12 @@ def test_accepted_jobs_are_remembered_for_seconds_and_up_to_a_size(replies, monk
     """By then they are on Redis' disk; and the oldest go first when there are too many."""
     now = [1000.0]
     old, big, young = a_job(), a_job(), a_job()
-    size = len(json.dumps(old.request.to_wire(), ensure_ascii=False))
     monkeypatch.setattr("chat.replies.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("chat.memory._MOST", 2 * size)
-    replies.remember(old)
+    monkeypatch.setattr("chat.memory._MOST", 200)
+    replies.remember(old, 100)
     now[0] += 4
     for job in (big, young):
-        replies.remember(job)
+        replies.remember(job, 100)
     first = replies._recent.all()
     replies._look_at_life(now[0] + 4)
     still = len(replies._recent.all())
@@ -305,7 +303,7 @@ def test_what_is_remembered_is_kept_while_redis_says_nothing(replies, monkeypatc
     def away():
         raise QueueUnavailable("away")
 
-    replies.remember(a_job())
+    replies.remember(a_job(), 100)
     monkeypatch.setattr(replies._store, "life", away)
     with pytest.raises(QueueUnavailable):
         replies._look_at_life(1e9)

@@ -28,13 +28,16 @@ def test_whoever_waits_is_woken_once() -> None:
     """And not whoever has left by then, or came later."""
     stopping = Stopping(FakeClock())
     woken = []
-    with stopping.waking(lambda: woken.append("left")):
-        pass
-    with stopping.waking(lambda: woken.append("waits")):
-        stopping.begin()
-        stopping.begin()
-    with stopping.waking(lambda: woken.append("late")):
-        pass
+
+    def left() -> None:
+        woken.append("left")
+
+    stopping.call(left)
+    stopping.forget(left)
+    stopping.call(lambda: woken.append("waits"))
+    stopping.begin()
+    stopping.begin()
+    stopping.call(lambda: woken.append("late"))
 
     assert woken == ["waits"]
 
@@ -43,7 +46,7 @@ def test_a_wake_sees_that_the_stop_has_begun() -> None:
     """So that it knows how long it may still wait."""
     stopping = Stopping(FakeClock())
     seen = []
-    with stopping.waking(lambda: seen.append(stopping.until(1))):
-        stopping.begin()
+    stopping.call(lambda: seen.append(stopping.until(1)))
+    stopping.begin()
 
     assert seen == [1001]
