@@ -61,12 +61,13 @@ if (held[2] or 0) + bytes > tonumber(ARGV[15]) then return full('lane bytes', 10
 
 local deadline = now + ARGV[9]
 local known = redis.call('HMGET', 'budget:' .. budget, 'match', 'closed_until', 'rate')
-local settings, limit = settings_of(provider, match)
+local said = redis.call('HMGET', 'settings:' .. provider, 'provider', 'limit:' .. match)
+local limit = said[2] and cjson.decode(said[2]) or {}
 
 -- A closed budget parks the job at once, so that it never stands in the way of another one's.
 -- Returns why it is parked or false, whether the budget lets calls through one by one, or as the third a refusal.
 local function ask_budget()
-  local b = load_budget(budget)
+  local b, settings = load_budget(budget), cjson.decode(said[1])
   local ms, why = opens_in(b, settings, limit, now, lane, tonumber(ARGV[22]))
   if CLOSED[why] and now + ms >= deadline then return false, false, {'closed', why, int(ms), int(now + ms)} end
   local paced, parked = is_paced(b, limit, now), false
@@ -86,7 +87,7 @@ end
 
 local parked, paced, refused = false, false, nil
 -- Most budgets have no limit and are open.
-if settings and (known[2] or known[3] or limit.rpm or limit.tpm or limit.rpd) then parked, paced, refused = ask_budget() end
+if said[1] and (known[2] or known[3] or limit.rpm or limit.tpm or limit.rpd) then parked, paced, refused = ask_budget() end
 if refused then return refused end
 
 local record, order = enter_job(id, {provider = provider, queue = queue, lane = lane, model = ARGV[5], upstream_model = ARGV[6],
