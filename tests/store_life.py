@@ -185,6 +185,19 @@ class StoreLife(StoreBase):
         assert client.zcard("leases:ollama") == 1
         assert client.zcard(f"queued:{QUEUE}") == 0
 
+    def test_the_recent_past_is_cut_with_each_hundredth_job(self, store, client):
+        """The stream of what happened does not grow for ever; a cut at each step would cost."""
+        client.hset("acct", mapping={"accepted": 98, "retired": 98})
+        with client.pipeline(transaction=False) as pipeline:
+            for _ in range(20_300):
+                pipeline.xadd("audit", {"job": "", "event": "drained", "detail": ""})
+            pipeline.execute()
+        store.admit(a_job())
+        before = client.xlen("audit")
+        store.admit(a_job())
+
+        assert (before, 20_000 <= client.xlen("audit") <= 20_200) == (20_301, True)
+
     def test_the_same_token_gets_the_same_grant(self, store):
         """A grant whose reply was lost is found again, and no second attempt is opened."""
         job = a_job()

@@ -3,13 +3,14 @@
 local RECALL_MS = 15000  -- longer than a worker takes that beats every 5 s and waits 3 s for a server that is gone
 
 -- The present life of the server, named by the time (ms) at which somebody first came to it. It is another one after a
--- restart or a fail-over; that this is so is noticed by whichever script asks first.
-local function life(now)
+-- restart or a fail-over; that this is so is noticed by whichever script asks first. `known` begins with the values that
+-- are asked for here, for who has them.
+local function life(now, known)
   local info = redis.pcall('INFO', 'server')
   -- A plain search first: a pattern would be tried at each byte of all that stands before.
   local at = type(info) == 'string' and string.find(info, 'run_id:', 1, true)
   local run = at and string.match(info, '^run_id:(%x+)', at) or ''
-  local known = redis.call('MGET', 'chatd:run', 'chatd:life', 'chatd:alive')
+  known = known or redis.call('MGET', 'chatd:run', 'chatd:life', 'chatd:alive')
   if known[1] == run and known[2] then return known[2] end
   redis.call('MSET', 'chatd:run', run, 'chatd:life', int(now), 'chatd:lived', known[3] or 0)
   return int(now)
@@ -17,8 +18,8 @@ end
 
 -- Whether starts have to wait: a worker that lived when Redis ended has not been heard since, and may be in a call that
 -- Redis has forgotten, and that would begin twice.
-local function is_recalling(provider, now)
-  local began = life(now)
+local function is_recalling(provider, now, known)
+  local began = life(now, known)
   if math.abs(now - began) >= RECALL_MS then return false end
   local lived = redis.call('GET', 'chatd:lived') or 0
   return redis.call('ZCOUNT', 'workers:' .. provider, int(lived - RECALL_MS), '(' .. began) > 0

@@ -16,6 +16,8 @@ for i, value in ipairs(redis.call('HMGET', key, unpack(fields))) do job[fields[i
 if not job.state then return {'gone', 0} end
 local now, deadline, provider = now_ms(), tonumber(job.deadline), job.provider
 local settings, limit = settings_of(provider, job.match)
+-- First what `life` wants to know.
+local said = redis.call('MGET', 'chatd:run', 'chatd:life', 'chatd:alive', 'drained:' .. provider, 'mark:' .. (job.queue or ''))
 
 local function reply(what, ...)
   return {what, batch_room(provider, settings, now), ...}
@@ -33,7 +35,7 @@ end
 
 -- The wake-up has left the list: what was sent before it and is not started 30 s from now is lost.
 local function leave_list()
-  local mark = redis.call('GET', 'mark:' .. job.queue)
+  local mark = said[5]
   if not mark or tonumber(mark) < tonumber(job.seq) then redis.call('SET', 'mark:' .. job.queue, job.seq) end
 end
 
@@ -86,10 +88,10 @@ if now >= deadline then
   end_job(id, job.state, 'expired', nil, error_json(id, 'deadline_exceeded', 'the deadline passed while the job was queued'), '', now)
   return reply('skip', 'expired')
 end
-if drained_since(provider) then return put_back('drained') end
+if said[4] then return put_back('drained') end
 if ARGV[4] == 'back' then return put_back('stopping') end
 if not settings then return wait(1000, 'settings') end
-if is_recalling(provider, now) then return wait(50, 'restart') end
+if is_recalling(provider, now, said) then return wait(50, 'restart') end
 
 local interactive = job.lane == 'interactive'
 local b, stored = load_budget(job.budget)
