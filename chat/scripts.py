@@ -56,81 +56,36 @@ _DEFINITION = re.compile(r"^(?=local )", re.MULTILINE)
 _DEFINED = re.compile(r"\blocal (?:function )?(\w+(?:, \w+)*)")
 _COMMENT = re.compile(r"--.*")
 _NAME = re.compile(r"\w+")
-
-#: The text of a shared definition, the names it defines, and those it contains.
-_Definition = tuple[str, set[str], set[str]]
 #: A number with a name. Redis would hand it to every function that uses it, at each call.
 _CONSTANT = re.compile(r"local ([A-Z_]+) = ([\d./ ]+)\s*")
-
-#: What most runs of a script do not call. What it alone needs is defined within it, so that it is
-#: made only when it is called.
-_APART = frozenset(
-    {
-        "again",
-        "ask_budget",
-        "closed_error",
-        "end_job",
-        "ledger_only",
-        "park",
-        "park_for",
-        "put_back",
-        "rates_overloaded",
-        "rates_quota",
-        "rates_refused",
-        "recall",
-        "standing",
-    }
-)
-#: Of a script's own functions, those that stand at the margin.
-_FUNCTION = re.compile(r"^local function (\w+)\(.*?^end$", re.MULTILINE | re.DOTALL)
 
 
 def load_script(name: str) -> str:
     """The text of ``chat/lua/<name>.lua`` behind what it needs of that which all scripts share.
 
     Redis runs all of a script at each call, and making every shared function would take it longer
-    than most scripts do. What a script does not name, nor anything that it names, is left out, what
-    only a rare function names stands within that, and in place of a constant's name its number.
+    than most scripts do. What a script does not name, nor anything that it names, is left out, and
+    in place of a constant's name stands its number.
     """
     folder = files("chat") / "lua"
     shared, constants = _shared()
     script = _in_numbers((folder / f"{name}.lua").read_text(), constants)
-    apart = [own[0] for own in _FUNCTION.finditer(script) if own[1] in _APART]
-    needed = _names(_FUNCTION.sub(lambda own: "" if own[0] in apart else own[0], script))
+    needed = _names(script)
     kept: list[str] = []
-    others: list[_Definition] = []
     # A definition names only what stands before it.
-    for definition in reversed(shared):
-        text, defined, names = definition
-        if needed.isdisjoint(defined):
-            others.append(definition)
-            continue
-        kept.append(text)
-        if defined & _APART:
-            apart.append(text)
-        else:
-            needed |= names
-    whole = "".join([*reversed(kept), script])
-    for function in apart:
-        whole = whole.replace(function, _complete(function, others))
-    return whole
-
-
-def _complete(function: str, others: Iterable[_Definition]) -> str:
-    """A function with what it needs of other definitions within it; the last one comes first."""
-    needed = _names(function)
-    within: list[str] = []
-    for text, defined, names in others:
+    for text, defined, names in reversed(shared):
         if not needed.isdisjoint(defined):
             needed |= names
-            within.append(text)
-    head, rest = function.split("\n", 1)
-    return "\n".join([head, "".join(reversed(within)) + rest])
+            kept.append(text)
+    return "".join([*reversed(kept), script])
 
 
 @cache
-def _shared() -> tuple[list[_Definition], dict[str, str]]:
-    """The shared definitions in their order, and the constants."""
+def _shared() -> tuple[list[tuple[str, set[str], set[str]]], dict[str, str]]:
+    """The shared definitions in their order, and the constants.
+
+    Of each definition the text, the names it defines, and those it contains.
+    """
     folder = files("chat") / "lua"
     whole = "\n".join((folder / f"{part}.lua").read_text() for part in _PRELUDE)
     _, *texts = _DEFINITION.split(_COMMENT.sub("", whole))

@@ -59,36 +59,33 @@ if (acct[3] or 0) + bytes > tonumber(ARGV[13]) then return full('bytes', 100) en
 if tonumber(held[1] or 0) >= tonumber(ARGV[14]) then return full('lane jobs', ARGV[14]) end
 if (held[2] or 0) + bytes > tonumber(ARGV[15]) then return full('lane bytes', 100) end
 
+-- A closed budget parks the job at once, so that it never stands in the way of another one's.
 local deadline = now + ARGV[9]
 local known = redis.call('HMGET', 'budget:' .. budget, 'match', 'closed_until', 'rate')
 local said = redis.call('HMGET', 'settings:' .. provider, 'provider', 'limit:' .. match)
 local limit = said[2] and cjson.decode(said[2]) or {}
-
--- A closed budget parks the job at once, so that it never stands in the way of another one's.
--- Returns why it is parked or false, whether the budget lets calls through one by one, or as the third a refusal.
-local function ask_budget()
-  local b, settings = load_budget(budget), cjson.decode(said[1])
-  local ms, why = opens_in(b, settings, limit, now, lane, tonumber(ARGV[22]))
-  if CLOSED[why] and now + ms >= deadline then return false, false, {'closed', why, int(ms), int(now + ms)} end
-  local paced, parked = is_paced(b, limit, now), false
-  if ms <= 0 and not paced then return false, paced end
-  local ahead = redis.call('ZCARD', 'parked:' .. budget .. ':interactive')
-  local listed = redis.call('HMGET', 'budget:' .. budget, 'interactive', 'batch')
-  if lane == 'batch' then
-    ahead = ahead + redis.call('ZCARD', 'parked:' .. budget .. ':batch') + (listed[1] or 0) + (listed[2] or 0)
-    parked = ms > 0 or ahead > 0
-  else
-    local rate = rates_current(b, limit, now)
-    local turn_ms = rate and (listed[1] or 0) * 1000 / rate or 0
-    parked = ahead > 0 or ms + turn_ms > SLOT_WAIT_MS
-  end
-  return parked and (why or 'rate'), paced
-end
-
-local parked, paced, refused = false, false, nil
+local parked, paced = false, false
 -- Most budgets have no limit and are open.
-if said[1] and (known[2] or known[3] or limit.rpm or limit.tpm or limit.rpd) then parked, paced, refused = ask_budget() end
-if refused then return refused end
+if said[1] and (known[2] or known[3] or limit.rpm or limit.tpm or limit.rpd) then
+  local b, settings = load_budget(budget), cjson.decode(said[1])
+  local cost = tonumber(ARGV[22])
+  local ms, why = opens_in(b, settings, limit, now, lane, cost)
+  if CLOSED[why] and now + ms >= deadline then return {'closed', why, int(ms), int(now + ms)} end
+  paced = is_paced(b, limit, now)
+  if ms > 0 or paced then
+    local ahead = redis.call('ZCARD', 'parked:' .. budget .. ':interactive')
+    local listed = redis.call('HMGET', 'budget:' .. budget, 'interactive', 'batch')
+    if lane == 'batch' then
+      ahead = ahead + redis.call('ZCARD', 'parked:' .. budget .. ':batch') + (listed[1] or 0) + (listed[2] or 0)
+      parked = ms > 0 or ahead > 0
+    else
+      local rate = rates_current(b, limit, now)
+      local turn_ms = rate and (listed[1] or 0) * 1000 / rate or 0
+      parked = ahead > 0 or ms + turn_ms > SLOT_WAIT_MS
+    end
+    if parked then parked = why or 'rate' end
+  end
+end
 
 local record, order = enter_job(id, {provider = provider, queue = queue, lane = lane, model = ARGV[5], upstream_model = ARGV[6],
   request = ARGV[7], metadata = ARGV[8], created = int(now), deadline = int(deadline), on_lost = ARGV[18], ttl = ARGV[19],

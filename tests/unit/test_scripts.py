@@ -57,15 +57,3 @@ def test_in_place_of_a_constant_stands_its_number():
     assert "local TURN_MS = 1000 " in (LUA / "budget.lua").read_text()
     assert "math.abs(now - b.turn) < (1000) then" in text
     assert not re.search(r"TURN_MS|RATES_LEAST", text)
-
-
-def test_what_only_a_rare_function_needs_stands_within_it():
-    """It is made when that is called: `finish` seldom has to recall a job."""
-    text = load_script("finish")
-    begin, end = (
-        text.index(line) for line in ("local function recall(", "local state, attempts = job[1]")
-    )
-
-    assert begin < text.index("local function recreate(") < end
-    assert text.index("local function give_permit(") < begin  # `finish` itself needs it.
-    assert "local function give_permit(" not in text[begin:]
