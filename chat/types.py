@@ -6,10 +6,9 @@ Everything here is plain and frozen. Dictionaries exist only at the wire: each v
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from json import JSONEncoder, encoder
 from typing import Any, Protocol, Self
@@ -294,7 +293,6 @@ class Deadline:
         return self.at - time.monotonic()
 
 
-@dataclass(slots=True)
 class Cancelled:
     """A switch that stops one upstream call from another thread.
 
@@ -302,19 +300,17 @@ class Cancelled:
     was set runs at once. Callbacks must not block and must not raise.
     """
 
-    reason: str | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _callbacks: list[Callable[[], None]] = field(default_factory=list)
+    __slots__ = ("_callbacks", "reason")
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._callbacks: list[Callable[[], None]] = []
 
     def set(self, reason: str) -> None:
         """Stop the call. The first reason stays."""
-        with self._lock:
-            if self.reason is not None:
-                return
+        if self.reason is None:
             self.reason = reason
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+        self._call_back()
 
     def is_set(self) -> bool:
         """Whether the call has been told to stop."""
@@ -322,11 +318,19 @@ class Cancelled:
 
     def on_set(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` when the switch is set."""
-        with self._lock:
-            if self.reason is None:
-                self._callbacks.append(callback)
+        # In this order, and the other one in `set`: whoever comes second finds what the first did.
+        self._callbacks.append(callback)
+        if self.reason is not None:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        # Nobody else can take one that was taken out: a lock would cost more than all of this.
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:  # Another thread was quicker.
                 return
-        callback()
+            callback()
 
 
 class Provider(Protocol):

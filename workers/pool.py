@@ -40,7 +40,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery has no types
         """Have ``job`` run by the next free thread."""
         self._unfinished += 1
         if len(self._threads) < min(self._unfinished, self.limit):
-            thread = threading.Thread(target=self._work, name=f"job-{len(self._threads)}")
+            # A daemon, so that a process that ends in an error is not kept by those that are idle.
+            name = f"job-{len(self._threads)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         self._jobs.put(job)
@@ -65,13 +67,13 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery has no types
         """What Celery's own way does with a message."""
         self.hand_over(partial(apply_target, target, args, kwargs, callback, accept_callback))
 
-    def on_terminate(self) -> None:
-        """Let the threads end. The interpreter waits for them before it does."""
-        for _ in self._threads:
-            self._jobs.put(None)
-
     def on_stop(self) -> None:
         """Wait until every job has ended."""
-        self.on_terminate()
+        for _ in self._threads:
+            self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+
+    def on_terminate(self) -> None:
+        """The same: a call that was paid for is not dropped, and ends with its lease renewed."""
+        self.on_stop()

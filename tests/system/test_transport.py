@@ -143,6 +143,21 @@ def test_sigterm_leaves_the_rest_in_the_queue(sleeper):
     assert "held at the end: 0" in sleeper.child.output()
 
 
+def test_a_wake_up_that_its_job_gives_back_is_in_the_queue_again(redis_server, tmp_path):
+    """As when a worker stops and cannot ask the store: as it was, and held by nobody."""
+    sleeper = Sleeper(redis_server, tmp_path, plain=True, many_from=7, seconds=1)
+    sleeper.push(QUEUES[0], 1, prefix="back")
+    eventually(lambda: sleeper.started() == 1)
+    sleeper.child.send(signal.SIGTERM)
+    code = sleeper.child.wait()
+    (left,) = sleeper.redis.client.lrange(QUEUES[0], 0, -1)
+
+    assert code == 0
+    tag = f"{QUEUES[0]}-back-0"
+    assert left == sleeper.envelopes[QUEUES[0]].replace("@JOB@", tag).replace("@TAG@", tag)
+    assert "held at the end: 0" in sleeper.child.output()
+
+
 def test_the_gate_stops_one_queue_and_not_the_other(sleeper):
     """Shut, batch stays where it is; opened, it runs."""
 

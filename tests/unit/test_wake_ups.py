@@ -58,7 +58,8 @@ def test_a_template_that_ends_with_something_else_fits_nothing():
     assert Shape(template).read('{"tag":"1","id":"job_1"}') is None
 
 
-def test_a_pool_that_is_stopped_has_done_all_it_was_handed():
+@pytest.mark.parametrize("end", [TaskPool.stop, TaskPool.terminate])
+def test_a_pool_that_has_ended_has_done_all_it_was_handed(end):
     """More jobs than threads, one of which fails."""
     pool = TaskPool(2)
     pool.start()
@@ -69,7 +70,7 @@ def test_a_pool_that_is_stopped_has_done_all_it_was_handed():
     for number in range(5):
         pool.on_apply(int, (number,), callback=done.append)
     begun.set()
-    pool.stop()
+    end(pool)
 
     assert sorted(done) == list(range(5))
 
