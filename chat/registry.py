@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
+from typing import Any
 
 from chat.errors import ChatError, ProviderNotRegistered
 from chat.keys import resolve_key
@@ -137,8 +138,8 @@ class Registry:
         except Exception as error:
             error.add_note(f"provider {route.provider}, upstream model {quoted(route.model)}")
             raise
-        cost_usd = self._cost(route, response)
-        filled_in = cost_usd, route.provider, route.model, self._milliseconds_since(begun)
+        cost_usd, took_ms = self._cost(route, response), self._milliseconds_since(begun)
+        filled_in: tuple[Any, ...] = (cost_usd, route.provider, route.model, took_ms)
         return ChatResponse(*_SAID(response), *filled_in)
 
     def _cost(self, route: Route, response: ChatResponse) -> float | None:
