@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import io
 import re
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 __all__ = ["BoundedResponse", "WholeAnswer"]
@@ -88,8 +87,7 @@ def _usual_head(data: bytes) -> _Head | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class WholeAnswer:
+class WholeAnswer(NamedTuple):
     """An answer that came in one piece; header names are lower-case."""
 
     status: int

@@ -243,11 +243,11 @@ class _HTTPPool(HTTPConnectionPool):
         finally:
             if answer is None:
                 conn.close()
-            if not isinstance(answer, HTTPResponse):
+            if answer is None or isinstance(answer, WholeAnswer):
                 self._put_conn(conn)
-        if isinstance(answer, HTTPResponse):
-            # It gives the connection back once it is read.
-            answer._connection, answer._pool = conn, self  # noqa: SLF001
+            else:
+                # It gives the connection back once it is read.
+                answer._connection, answer._pool = conn, self  # noqa: SLF001
         return answer
 
     def _put_conn(self, conn: Any) -> None:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -60,8 +61,7 @@ class Reply:
     fields: Fields
 
 
-@dataclass(frozen=True, slots=True)
-class _RawReply:
+class _RawReply(NamedTuple):
     """An answer as it came, with whatever status."""
 
     status: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -224,13 +224,16 @@ class TestBootLog:
         assert line.startswith("providers registered: none. Not registered: ollama (")
 
 
+_ANSWER = ChatResponse("hi", FinishReason.STOP, input_tokens=1, provider="forged", latency_ms=7)
+
+
 class FakeProvider:
     """Answers, or raises what it was given; keeps what it was asked."""
 
     name = "kimi"
 
-    def __init__(self, outcome: Exception | None = None) -> None:
-        self.outcome = outcome
+    def __init__(self, outcome: Exception | None = None, answer: ChatResponse = _ANSWER) -> None:
+        self.outcome, self.answer = outcome, answer
         self.asked: list[tuple[ChatRequest, Deadline, Cancelled]] = []
 
     def chat(
@@ -240,9 +243,7 @@ class FakeProvider:
         self.asked.append((request, deadline, cancelled))
         if self.outcome is not None:
             raise self.outcome
-        return ChatResponse(
-            "hi", FinishReason.STOP, input_tokens=1, provider="forged", latency_ms=7
-        )
+        return self.answer
 
 
 def ticking(step_s: float) -> Callable[[], float]:
@@ -276,6 +277,17 @@ class TestChat:
             upstream_model="k3",
             latency_ms=1234,
         )
+
+    def test_nothing_else_is_changed_on_the_way(self) -> None:
+        """Every field of the request and of the answer arrives where it was."""
+        asked = ChatRequest("strong", *(field.name for field in fields(ChatRequest)[1:]))  # type: ignore[arg-type]
+        said = ChatResponse(*(field.name for field in fields(ChatResponse)))  # type: ignore[arg-type]
+        provider = FakeProvider(answer=said)
+        registry = Registry({"kimi": provider}, clock=ticking(2))
+        answer = registry.chat(ROUTE, asked, deadline=DEADLINE, cancelled=Cancelled())
+
+        assert provider.asked[0][0] == replace(asked, model="k3")
+        assert answer == replace(said, provider="kimi", upstream_model="k3", latency_ms=2000)
 
     @pytest.mark.parametrize("error_class", error_classes(), ids=lambda cls: cls.__name__)
     def test_every_error_says_whose_it_is(self, error_class: type[ChatError]) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 from chat.errors import ChatError, JobCancelled, UpstreamProtocolError, UpstreamTimeout
 from chat.providers.bounded import WholeAnswer
+from chat.providers.connection import StoppableAdapter, _head
 from chat.providers.upstream import Upstream
 from chat.types import JSON, Billed, Cancelled, Deadline
 from tests.upstream import Answer, End, Request, ScriptedUpstream
@@ -121,6 +123,34 @@ def test_a_request_is_the_same_on_a_connection_that_served_before(
 def told(request: Request) -> tuple[object, ...]:
     """All that a request says."""
     return request.method, request.path, list(request.headers.items()), request.body
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("http://models.test", b"models.test"),
+        ("http://models.test:8080", b"models.test:8080"),
+        ("https://models.test", b"models.test"),
+        ("https://models.test:80", b"models.test:80"),
+        ("http://[::1]", b"[::1]"),
+        ("https://[::1]:8443", b"[::1]:8443"),
+    ],
+)
+def test_the_host_of_a_request_is_named_as_on_a_new_connection(url: str, named: bytes) -> None:
+    """With the port, unless it is the scheme's own."""
+    pool: Any = StoppableAdapter().poolmanager.connection_from_url(url)
+    conn = pool._new_conn()
+    written: list[bytes] = []
+    # As on a new connection: urllib3 writes, and the connection collects.
+    conn._unsent = written
+    HTTPConnection.request(conn, "POST", "/x", headers={"A": "b"})
+    conn._unsent = None
+    head = _head(conn.default_port, conn._dns_host, conn.port, "/x", ("A", "b"))
+
+    assert b"\r\nHost: %b\r\n" % named in head
+    assert sorted(head.split(b"\r\n")) == sorted(
+        b"".join(written).replace(b"Content-Length: 0\r\n", b"").split(b"\r\n")[:-1]
+    )
 
 
 def test_a_field_that_would_be_two_is_refused_on_a_connection_that_served_before(

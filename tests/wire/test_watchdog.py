@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from chat.providers.watchdog import StopReason, Watchdog, process_watchdog
+from tests.waiting import eventually
 
 
 class Subject:
@@ -84,3 +87,22 @@ def test_an_earlier_moment_wakes_a_watchdog_that_sleeps_long() -> None:
 def test_a_process_has_one_watchdog() -> None:
     """All providers of a worker share it."""
     assert process_watchdog() is process_watchdog()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_watchdog_whose_thread_has_died_starts_another() -> None:
+    """No fault of one call may leave all others without a deadline."""
+
+    class Faulty(Subject):
+        def stop(self, reason: StopReason) -> None:
+            super().stop(reason)
+            raise RuntimeError
+
+    watchdog = Watchdog()
+    faulty, next_one = Faulty(), Subject()
+    watchdog.watch(faulty, soon(), StopReason.DEADLINE)
+    assert faulty.stopped.wait(30)
+    eventually(lambda: watchdog._thread is None)
+    watchdog.watch(next_one, soon(), StopReason.DEADLINE)
+
+    assert next_one.stopped.wait(30)
