@@ -117,7 +117,7 @@ def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome | str:
     store, replies = connections.store, connections.replies
     seconds = job.timeout_ms / 1000
     with replies.expect(job.id) as waiter:
-        job = replace(job, reply_to=replies.channel, waits=True)
+        job.reply_to, job.waits = replies.channel, True
         admitted = store.admit(job)
         if admitted.outcome is not None:
             return admitted.outcome

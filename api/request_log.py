@@ -8,7 +8,7 @@ from flask import Request
 
 from api.current import Notes
 from chat.errors import JobNotFound
-from chat.logs import begin_log_context, end_log_context
+from chat.logs import begin_log_context, end_log_context, log_event
 
 __all__ = ["answered", "begin", "end"]
 
@@ -37,26 +37,23 @@ def answered(request: Request, noted: Notes, status: int, milliseconds: float) -
     """
     method, path, code = request.method, request.path, noted.error_code
     level = logging.DEBUG if path in _POLLED else logging.INFO
-    if not _log.isEnabledFor(level):
-        return
     if len(path) > _PATH_CHARACTERS:
         path = f"{path[:_PATH_CHARACTERS]}…"
-    _log.log(
+    log_event(
+        _log,
         level,
         "%s %s: %s in %.0f ms",
         method,
         path,
         status if code is None else f"{status} {code}",
         milliseconds,
-        extra={
-            "method": method,
-            "path": path,
-            "status": status,
-            "duration_ms": round(milliseconds, 1),
-            "code": code,
-            "job_id": _job_id(request, noted),
-            "caller": (noted.caller and noted.caller.name) or None,
-        },
+        method=method,
+        path=path,
+        status=status,
+        duration_ms=round(milliseconds, 1),
+        code=code,
+        job_id=_job_id(request, noted),
+        caller=(noted.caller and noted.caller.name) or None,
     )
 
 

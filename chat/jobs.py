@@ -112,9 +112,9 @@ class JobState(StrEnum):
 _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewJob:
-    """What the front end hands to ``JobStore.admit``.
+    """What the front end hands to ``JobStore.admit``; who waits for it is filled in last.
 
     ``timeout_ms`` is the job's deadline counted from admission by Redis' clock. ``reply_to`` is
     the channel of the process that waits, or ``None``. ``waits`` is true when a caller waits, so

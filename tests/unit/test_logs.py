@@ -12,7 +12,7 @@ import threading
 import gevent
 import pytest
 
-from chat.logs import log_context
+from chat.logs import log_context, log_event
 from tests.log_lines import logging_into_memory
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -185,6 +185,17 @@ class TestJson:
         written.configure().error("x", exc_info=True)
 
         assert "exception" not in written.events[0]
+
+    def test_an_event_is_a_line_like_any_other(self, written):
+        """With its fields, but those that a line has anyway; and only from the level up."""
+        logger = written.configure(level="info")
+        logger.info("%s of %d", "one", 2, extra={"job_id": "j", "none": None})
+        log_event(logger, logging.INFO, "%s of %d", "one", 2, job_id="j", none=None, name="other")
+        log_event(logger, logging.DEBUG, "not this one")
+
+        usual, event = written.events
+        assert usual.keys() == event.keys()
+        assert usual | {"time": ""} == event | {"time": ""}
 
     def test_a_stack_is_on_the_line_as_well(self, written):
         """Where it was asked for."""
