@@ -31,7 +31,7 @@ def pool():
 @pytest.fixture
 def store(redis_server):
     client = connect(redis_server.url, timeout_s=TIMEOUT_S, retries=RETRIES)
-    store = JobStore(client, ChatdConfig(), pipelined=True)
+    store = JobStore(client, ChatdConfig(), pipelined=1)
     store.register_settings(["ollama"])
     yield store
     client.close()

@@ -138,6 +138,107 @@ def test_a_round_trip_has_its_limit(pool):
     assert [len(trip) for trip in server.trips] == [1, 128, 51]
 
 
+class Line:
+    """One connection of a ``Crossing``: what was sent on it, and whether its replies come."""
+
+    def __init__(self, crossing: Crossing) -> None:
+        self.retry = Retry(NoBackoff(), 0)
+        self.trips: list[list[str]] = []
+        self._crossing = crossing
+        self._unread: list[str] = []
+
+    def connect(self) -> None:
+        self._crossing.opened.append(self)
+
+    def send_packed_command(self, pieces: list[bytes]) -> None:
+        words = b"".join(pieces).decode().split("*4\r\n")[1:]
+        self._unread = [word.split("\r\n")[7] for word in words]
+        self.trips.append(list(self._unread))
+
+    def read_response(self) -> Any:
+        assert self._crossing.free.wait(10)
+        return self._unread.pop(0)
+
+    def disconnect(self) -> None:
+        self._unread = []
+
+
+class Crossing:
+    """A pool of any number of connections; no reply comes before it is ``free``."""
+
+    def __init__(self) -> None:
+        self.connection_pool = self
+        self.connection_class = self._connect
+        self.connection_kwargs: dict[str, Any] = {}
+        self.lines: list[Line] = []
+        self.opened: list[Line] = []
+        self.free = threading.Event()
+        self.free.set()
+
+    def _connect(self) -> Line:
+        self.lines.append(Line(self))
+        return self.lines[-1]
+
+    @property
+    def trips(self) -> list[int]:
+        """How many commands travelled in each round trip, of all connections."""
+        return [len(trip) for line in self.lines for trip in line.trips]
+
+
+def _crowd(crossing: Crossing, pipeline: ScriptPipeline, pool: ThreadPoolExecutor, callers: int):
+    """So many callers, of whom none has a reply; each is where it stays before the next comes."""
+    crossing.free.clear()
+    futures = []
+    for name in map(str, range(callers)):
+        arrived = len(pipeline._waiting) + sum(crossing.trips)
+        futures.append(pool.submit(pipeline.run, "f00", [name]))
+        eventually(lambda n=arrived: len(pipeline._waiting) + sum(crossing.trips) > n)
+    return futures
+
+
+def test_a_crowd_does_not_wait_for_a_reply(pool):
+    """Those who come while nobody reads have been sent all the same, on further connections."""
+    crossing = Crossing()
+    pipeline = ScriptPipeline(crossing, 3)  # type: ignore[arg-type]
+    pipeline.run("f00", ["first"])
+    futures = _crowd(crossing, pipeline, pool, 160)
+    before = sorted(crossing.trips)
+    crossing.free.set()
+
+    assert [future.result(10) for future in futures] == [str(number) for number in range(160)]
+    # The first, one alone, thirty-two and whoever found them, sixty-four and one more.
+    assert before == [1, 1, 33, 65]
+    assert len(crossing.lines) == 3
+
+
+def test_further_connections_stand_before_the_crowd_comes():
+    """A crowd would wait for them as long as for the reply."""
+    crossing = Crossing()
+    pipeline = ScriptPipeline(crossing, 4)  # type: ignore[arg-type]
+    pipeline.run("f00", ["first"])
+
+    assert crossing.opened == crossing.lines[1:]
+    assert len(crossing.opened) == 3
+
+
+def test_further_connections_are_given_up_with_the_crowd(pool):
+    """Few callers travel together, on one connection, however many it was before."""
+    crossing = Crossing()
+    pipeline = ScriptPipeline(crossing, 3)  # type: ignore[arg-type]
+    futures = _crowd(crossing, pipeline, pool, 140)
+    crossing.free.set()
+    for future in futures:
+        future.result(10)
+    before = [len(line.trips) for line in crossing.lines]
+    futures = _crowd(crossing, pipeline, pool, 20)
+    crossing.free.set()
+    for future in futures:
+        future.result(10)
+    later = [line.trips[n:] for line, n in zip(crossing.lines, before, strict=True)]
+
+    assert sorted(len(trip) for trips in later for trip in trips) == [1, 19]
+
+
 def test_what_is_large_does_not_travel_with_others(pool):
     """A write has a time limit, and the small ones would miss it with the large one."""
     server = Server()
@@ -273,7 +374,7 @@ def test_a_greenlet_that_is_killed_takes_nothing_along():
 def test_a_store_asks_in_the_usual_way_what_redis_does_not_know(monkeypatch):
     """A server that was started anew has lost the scripts; they are loaded once more."""
     client = fakeredis.FakeRedis(decode_responses=True)
-    store = JobStore(client, ChatdConfig(), pipelined=True)
+    store = JobStore(client, ChatdConfig(), pipelined=1)
     first = store.expire("job_unknown")
     client.script_flush()
     second = store.expire("job_unknown")
@@ -289,7 +390,7 @@ def test_trouble_of_the_pipeline_is_the_stores_one_error():
     """Whichever way a script goes."""
     fake = fakeredis.FakeServer()
     store = JobStore(
-        fakeredis.FakeRedis(server=fake, decode_responses=True), ChatdConfig(), pipelined=True
+        fakeredis.FakeRedis(server=fake, decode_responses=True), ChatdConfig(), pipelined=1
     )
     fake.connected = False
     with pytest.raises(QueueUnavailable, match="ConnectionError"):
