@@ -185,6 +185,10 @@ class Crossing:
         return [len(trip) for line in self.lines for trip in line.trips]
 
 
+def _arrived(pipeline: ScriptPipeline, crossing: Crossing, before: int) -> bool:
+    return len(pipeline._waiting) + sum(crossing.trips) > before
+
+
 def _crowd(crossing: Crossing, pipeline: ScriptPipeline, pool: ThreadPoolExecutor, callers: int):
     """So many callers, of whom none has a reply; each is where it stays before the next comes."""
     crossing.free.clear()
@@ -192,7 +196,7 @@ def _crowd(crossing: Crossing, pipeline: ScriptPipeline, pool: ThreadPoolExecuto
     for name in map(str, range(callers)):
         arrived = len(pipeline._waiting) + sum(crossing.trips)
         futures.append(pool.submit(pipeline.run, "f00", [name]))
-        eventually(lambda n=arrived: len(pipeline._waiting) + sum(crossing.trips) > n)
+        eventually(partial(_arrived, pipeline, crossing, arrived))
     return futures
 
 
