@@ -24,6 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from chat.keepalive import tcp_options
 from chat.providers.bounded import BoundedResponse
+from chat.providers.names import addresses
 from chat.providers.watchdog import StopReason, Watchdog
 
 __all__ = ["Attempt", "AttemptStopped", "StoppableAdapter"]
@@ -153,10 +154,9 @@ class _StoppableHTTP(HTTPConnection):
         urllib3 makes the socket and connects it in one step, out of reach of any other thread.
         """
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as error:
-            fault = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
-            raise NameResolutionError(self.host, self, fault) from error
+            found = addresses(self.host, self.port)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
         failure: OSError | None = None
         for family, kind, protocol, _, address in found:
             try:
