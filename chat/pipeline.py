@@ -81,7 +81,7 @@ class ScriptPipeline:
     def __init__(self, client: redis.Redis, connections: int = 1) -> None:
         self._pool = client.connection_pool
         self._most = connections
-        self._unopened = connections - 1
+        self._made = 0
         self._free: list[AbstractConnection] = []
         self._lock = threading.Lock()
         self._leaders = 0
@@ -95,10 +95,8 @@ class ScriptPipeline:
         would wait in vain as long as the one in charge has.
         """
         call = _Call(_packed(sha, args))
-        if self._joined(call):
-            self._lead(call)
-            if self._unopened:
-                self._open_others()
+        if self._joined(call) and self._lead(call) > 1 and self._made < self._most:
+            self._open_others()
         return call.outcome()
 
     def _joined(self, call: _Call) -> bool:
@@ -124,15 +122,15 @@ class ScriptPipeline:
 
     def _connection(self) -> AbstractConnection:
         # To take one from the pool and give it back costs as much as a command itself.
+        self._made += 1
         made = self._pool.connection_class(**self._pool.connection_kwargs)
         return cast("AbstractConnection", made)
 
     def _open_others(self) -> None:
-        """Make the further connections before there is a crowd, which would wait for that too."""
-        count, self._unopened = self._unopened, 0
+        """Make the further connections as soon as callers meet: a crowd would wait for them too."""
         # Without them a crowd makes its own.
         with suppress(RedisError, OSError):
-            for _ in range(count):
+            while self._made < self._most:
                 connection = self._connection()
                 connection.connect()
                 self._free.append(connection)
@@ -144,7 +142,8 @@ class ScriptPipeline:
         crowd = min(_CROWD << (leaders - 1), _MOST_COMMANDS)
         return leaders < self._most and len(self._waiting) >= crowd
 
-    def _lead(self, call: _Call) -> None:
+    def _lead(self, call: _Call) -> int:
+        """Take the call to Redis with those that wait; returns how many got there."""
         batch = self._batch(call)
         try:
             connection = self._free.pop()
@@ -161,6 +160,7 @@ class ScriptPipeline:
             for one in batch:
                 if not one.ended:
                     one.end(None, fault, shared=True)
+            return 0
         except BaseException:
             # This caller is made to stop, in the middle of a reply perhaps; the others are not.
             connection.disconnect()
@@ -170,6 +170,7 @@ class ScriptPipeline:
         finally:
             self._free.append(connection)
             self._pass_on()
+        return len(batch)
 
     def _batch(self, first: _Call) -> list[_Call]:
         batch, size = [first], len(first.command)

@@ -215,12 +215,18 @@ def test_a_crowd_does_not_wait_for_a_reply(pool):
     assert len(crossing.lines) == 3
 
 
-def test_further_connections_stand_before_the_crowd_comes():
-    """A crowd would wait for them as long as for the reply."""
+def test_further_connections_stand_before_the_crowd_comes(pool):
+    """From the first callers on who meet: a crowd would wait for them as long as for a reply."""
     crossing = Crossing()
     pipeline = ScriptPipeline(crossing, 4)  # type: ignore[arg-type]
-    pipeline.run("f00", ["first"])
+    pipeline.run("f00", ["alone"])
+    alone = len(crossing.lines)
+    futures = _crowd(crossing, pipeline, pool, 3)
+    crossing.free.set()
+    for future in futures:
+        future.result(10)
 
+    assert alone == 1
     assert crossing.opened == crossing.lines[1:]
     assert len(crossing.opened) == 3
 
