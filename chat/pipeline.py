@@ -82,6 +82,7 @@ class ScriptPipeline:
         self._pool = client.connection_pool
         self._most = connections
         self._made = 0
+        self._opened = connections == 1
         self._free: list[AbstractConnection] = []
         self._lock = threading.Lock()
         self._leaders = 0
@@ -95,8 +96,10 @@ class ScriptPipeline:
         would wait in vain as long as the one in charge has.
         """
         call = _Call(_packed(sha, args))
-        if self._joined(call) and self._lead(call) > 1 and self._made < self._most:
-            self._open_others()
+        if self._joined(call) and self._lead(call) > 1 and not self._opened:
+            # As soon as callers meet: a crowd would wait for connections as it would for replies.
+            self._opened = True
+            threading.Thread(target=self._open_others, name="connections", daemon=True).start()
         return call.outcome()
 
     def _joined(self, call: _Call) -> bool:
@@ -127,7 +130,6 @@ class ScriptPipeline:
         return cast("AbstractConnection", made)
 
     def _open_others(self) -> None:
-        """Make the further connections as soon as callers meet: a crowd would wait for them too."""
         # Without them a crowd makes its own.
         with suppress(RedisError, OSError):
             while self._made < self._most:
