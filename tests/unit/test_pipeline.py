@@ -139,11 +139,12 @@ def test_a_round_trip_has_its_limit(pool):
 
 
 class Line:
-    """One connection of a ``Crossing``: what was sent on it, and whether its replies come."""
+    """One connection of a ``Crossing``: what was sent on it. Replies come once it is ``free``."""
 
     def __init__(self, crossing: Crossing) -> None:
         self.retry = Retry(NoBackoff(), 0)
         self.trips: list[list[str]] = []
+        self.free = threading.Event()
         self._crossing = crossing
         self._unread: list[str] = []
 
@@ -156,7 +157,7 @@ class Line:
         self.trips.append(list(self._unread))
 
     def read_response(self) -> Any:
-        assert self._crossing.free.wait(10)
+        assert self.free.wait(10)
         return self._unread.pop(0)
 
     def disconnect(self) -> None:
@@ -164,7 +165,7 @@ class Line:
 
 
 class Crossing:
-    """A pool of any number of connections; no reply comes before it is ``free``."""
+    """A pool of any number of connections, all of them free or none from ``hold`` to ``go``."""
 
     def __init__(self) -> None:
         self.connection_pool = self
@@ -172,12 +173,24 @@ class Crossing:
         self.connection_kwargs: dict[str, Any] = {}
         self.lines: list[Line] = []
         self.opened: list[Line] = []
-        self.free = threading.Event()
-        self.free.set()
+        self._held = False
 
     def _connect(self) -> Line:
-        self.lines.append(Line(self))
-        return self.lines[-1]
+        line = Line(self)
+        self.lines.append(line)
+        if not self._held:
+            line.free.set()
+        return line
+
+    def hold(self) -> None:
+        self._held = True
+        for line in self.lines:
+            line.free.clear()
+
+    def go(self) -> None:
+        self._held = False
+        for line in self.lines:
+            line.free.set()
 
     @property
     def trips(self) -> list[int]:
@@ -191,7 +204,7 @@ def _arrived(pipeline: ScriptPipeline, crossing: Crossing, before: int) -> bool:
 
 def _crowd(crossing: Crossing, pipeline: ScriptPipeline, pool: ThreadPoolExecutor, callers: int):
     """So many callers, of whom none has a reply; each is where it stays before the next comes."""
-    crossing.free.clear()
+    crossing.hold()
     futures = []
     for name in map(str, range(callers)):
         arrived = len(pipeline._waiting) + sum(crossing.trips)
@@ -207,7 +220,7 @@ def test_a_crowd_does_not_wait_for_a_reply(pool):
     pipeline.run("f00", ["first"])
     futures = _crowd(crossing, pipeline, pool, 100)
     before = sorted(crossing.trips)
-    crossing.free.set()
+    crossing.go()
 
     assert [future.result(10) for future in futures] == [str(number) for number in range(100)]
     # The first, one alone, thirty-two and whoever found them, sixty-four and one more.
@@ -222,7 +235,7 @@ def test_further_connections_stand_before_the_crowd_comes(pool):
     pipeline.run("f00", ["alone"])
     alone = len(crossing.lines)
     futures = _crowd(crossing, pipeline, pool, 3)
-    crossing.free.set()
+    crossing.go()
     for future in futures:
         future.result(10)
 
@@ -232,22 +245,22 @@ def test_further_connections_stand_before_the_crowd_comes(pool):
     assert crossing.opened == crossing.lines[1:]
 
 
-def test_further_connections_are_given_up_with_the_crowd(pool):
-    """Few callers travel together, on one connection, however many it was before."""
+def test_a_connection_is_left_alone_when_the_crowd_has_gone(pool):
+    """The few who wait travel together, with whoever is still in charge."""
     crossing = Crossing()
-    pipeline = ScriptPipeline(crossing, 3)  # type: ignore[arg-type]
-    futures = _crowd(crossing, pipeline, pool, 100)
-    crossing.free.set()
+    pipeline = ScriptPipeline(crossing, 2)  # type: ignore[arg-type]
+    futures = _crowd(crossing, pipeline, pool, 40)
+    first, second = crossing.lines
+    first.free.set()
+    futures[0].result(10)
+    eventually(lambda: len(pipeline._free) == 1 and not pipeline._lock.locked())
+    before = [[len(trip) for trip in line.trips] for line in (first, second)]
+    second.free.set()
     for future in futures:
         future.result(10)
-    before = [len(line.trips) for line in crossing.lines]
-    futures = _crowd(crossing, pipeline, pool, 20)
-    crossing.free.set()
-    for future in futures:
-        future.result(10)
-    later = [line.trips[n:] for line, n in zip(crossing.lines, before, strict=True)]
 
-    assert sorted(len(trip) for trips in later for trip in trips) == [1, 19]
+    assert before == [[1], [33]]
+    assert sorted(len(trip) for line in crossing.lines for trip in line.trips) == [1, 6, 33]
 
 
 def test_what_is_large_does_not_travel_with_others(pool):
