@@ -32,6 +32,8 @@ __all__ = ["EXTENSION", "Connections", "FrontEnd", "Store", "front_end"]
 
 #: Where the application keeps its ``FrontEnd``.
 EXTENSION = "chatd"
+#: On which a process admits jobs at the same time: enough for some thousand requests at once.
+_CONNECTIONS = 12
 
 
 class Store(Protocol):
@@ -158,7 +160,7 @@ class FrontEnd:
         except ConfigError as error:
             # Nothing is accepted that could be lost although it was promised to be kept.
             raise QueueUnavailable(str(error)) from error
-        store = JobStore(client, self.config, pipelined=True)
+        store = JobStore(client, self.config, pipelined=_CONNECTIONS)
         # The listener's client is its own: a busy pool must not keep it from subscribing again.
         return Connections(
             self._store or store,

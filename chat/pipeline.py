@@ -6,6 +6,11 @@ charge takes charge: it sends its own command with everything that waits by then
 to their owners, and leaves the charge to the first who has come meanwhile. One caller alone has its
 round trip at once and in its own thread; under load commands travel in batches that grow with it.
 
+A process that has much to do reads a reply late: when a thousand requests come at once, greenlets
+run all of them up to here before one looks whether something has come. So once enough are waiting
+somebody takes charge of another connection, if there may be more than one, and Redis and workers
+have something to do meanwhile.
+
 Threading primitives only, so that gevent may turn them into greenlets.
 """
 
@@ -14,11 +19,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 if TYPE_CHECKING:
     import redis
@@ -30,6 +36,8 @@ __all__ = ["ScriptPipeline"]
 #: neither the time limit of a write nor the patience of the first one is used up.
 _MOST_COMMANDS = 128
 _MOST_BYTES = 1 << 20
+#: As many wait when a second connection is taken; twice as many for each that follows.
+_CROWD = 32
 
 
 class _Call:
@@ -69,17 +77,20 @@ class _Call:
 
 
 class ScriptPipeline:
-    """Runs scripts on one connection of a client, for any number of threads of one process.
+    """Runs scripts for any number of threads of one process, on up to so many ``connections``.
 
     Only for scripts that are quick and may be sent twice: one that takes its time holds up all the
     others, and after trouble with the connection what has no reply yet is sent again.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, connections: int = 1) -> None:
         self._pool = client.connection_pool
-        self._connection: AbstractConnection | None = None
+        self._most = connections
+        self._made = 0
+        self._opened = connections == 1
+        self._free: list[AbstractConnection] = []
         self._lock = threading.Lock()
-        self._led = False
+        self._leaders = 0
         self._waiting: deque[_Call] = deque()
 
     def run(self, sha: str, args: Sequence[str | int]) -> Any:
@@ -90,15 +101,18 @@ class ScriptPipeline:
         would wait in vain as long as the one in charge has.
         """
         call = _Call(_packed(sha, args))
-        if self._joined(call):
-            self._lead(call)
+        if self._joined(call) and self._lead(call) > 1 and not self._opened:
+            # As soon as callers meet: a crowd would wait for connections as it would for replies.
+            self._opened = True
+            threading.Thread(target=self._open_others, name="connections", daemon=True).start()
         return call.outcome()
 
     def _joined(self, call: _Call) -> bool:
         """Wait until the call has ended (false), or until its caller is in charge (true)."""
         with self._lock:
-            if not self._led:
-                self._led = call.leads = True
+            if self._is_crowd_for(self._leaders):
+                self._leaders += 1
+                call.leads = True
                 return True
             turn = call.turn = threading.Event()
             self._waiting.append(call)
@@ -115,13 +129,34 @@ class ScriptPipeline:
             raise
         return call.leads
 
-    def _lead(self, call: _Call) -> None:
+    def _connection(self) -> AbstractConnection:
+        # To take one from the pool and give it back costs as much as a command itself.
+        self._made += 1
+        made = self._pool.connection_class(**self._pool.connection_kwargs)
+        return cast("AbstractConnection", made)
+
+    def _open_others(self) -> None:
+        # Without them a crowd makes its own.
+        with suppress(RedisError, OSError):
+            while self._made < self._most:
+                connection = self._connection()
+                connection.connect()
+                self._free.append(connection)
+
+    def _is_crowd_for(self, leaders: int) -> bool:
+        """Whether so many wait that one more than ``leaders`` is to be in charge."""
+        if not leaders:
+            return True
+        crowd = min(_CROWD << (leaders - 1), _MOST_COMMANDS)
+        return leaders < self._most and len(self._waiting) >= crowd
+
+    def _lead(self, call: _Call) -> int:
+        """Take the call to Redis with those that wait; returns how many got there."""
         batch = self._batch(call)
-        if self._connection is None:
-            # To take one from the pool and give it back costs as much as a command itself.
-            made = self._pool.connection_class(**self._pool.connection_kwargs)
-            self._connection = cast("AbstractConnection", made)
-        connection = self._connection
+        try:
+            connection = self._free.pop()
+        except IndexError:
+            connection = self._connection()
         try:
             connection.retry.call_with_retry(
                 lambda: _exchange(connection, batch), lambda _: connection.disconnect()
@@ -133,6 +168,7 @@ class ScriptPipeline:
             for one in batch:
                 if not one.ended:
                     one.end(None, fault, shared=True)
+            return 0
         except BaseException:
             # This caller is made to stop, in the middle of a reply perhaps; the others are not.
             connection.disconnect()
@@ -140,7 +176,9 @@ class ScriptPipeline:
                 self._waiting.extendleft(one for one in reversed(batch[1:]) if not one.ended)
             raise
         finally:
+            self._free.append(connection)
             self._pass_on()
+        return len(batch)
 
     def _batch(self, first: _Call) -> list[_Call]:
         batch, size = [first], len(first.command)
@@ -155,10 +193,10 @@ class ScriptPipeline:
         return batch
 
     def _pass_on(self) -> None:
-        """Leave the charge to the first who waits."""
+        """Leave the charge to the first who waits, or to those who are in charge as well."""
         with self._lock:
-            if not self._waiting:
-                self._led = False
+            if not self._waiting or not self._is_crowd_for(self._leaders - 1):
+                self._leaders -= 1
                 return
             following = self._waiting.popleft()
             following.leads = True

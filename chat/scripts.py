@@ -113,17 +113,16 @@ def _names(script: str) -> set[str]:
 class Scripts:
     """Runs the scripts. Trouble with Redis is ``QueueUnavailable``, whatever its shape.
 
-    ``pipelined``: those of many threads that are run at the same time travel together. It pays
-    where many calls are under way in one process, and it is for one process: not across a fork.
+    ``pipelined``: those of many threads that are run at the same time travel together, on up to so
+    many connections. It pays where many calls are under way in one process, and it is for one
+    process: not across a fork.
     """
 
-    def __init__(
-        self, client: redis.Redis, config: ChatdConfig, *, pipelined: bool = False
-    ) -> None:
+    def __init__(self, client: redis.Redis, config: ChatdConfig, *, pipelined: int = 0) -> None:
         self.redis = client
         self._config = config
         self._scripts = {name: client.register_script(load_script(name)) for name in _NAMES}
-        self._pipeline = ScriptPipeline(client) if pipelined else None
+        self._pipeline = ScriptPipeline(client, pipelined) if pipelined else None
 
     def _run(self, name: str, *args: str | int) -> Any:
         script = self._scripts[name]

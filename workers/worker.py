@@ -122,7 +122,7 @@ def run_worker(config: ChatdConfig, provider: str, redis_url: str, instance: int
     """
     settings = config.providers[provider]
     worker, lock = claim_name(config.data_dir, provider, instance)
-    store = JobStore(connect(redis_url), config, pipelined=True)
+    store = JobStore(connect(redis_url), config, pipelined=1)
     registry = build_registry(config, os.environ, only=[provider])
     stopping = threading.Event()
     orphans = Orphans(config.data_dir)

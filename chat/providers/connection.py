@@ -32,6 +32,7 @@ from urllib3.response import HTTPResponse
 from chat.keepalive import tcp_options
 from chat.providers.attempt import Attempt, AttemptStopped
 from chat.providers.bounded import BoundedResponse, WholeAnswer
+from chat.providers.names import addresses
 
 __all__ = ["StoppableAdapter"]
 
@@ -84,10 +85,9 @@ class _StoppableHTTP(HTTPConnection):
         if attempt is not None:
             attempt.connecting()
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as error:
-            fault = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
-            raise NameResolutionError(self.host, self, fault) from error
+            found = addresses(self.host, self.port)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
         failure: OSError | None = None
         for family, kind, protocol, _, address in found:
             try:

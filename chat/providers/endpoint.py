@@ -20,8 +20,9 @@ from chat.providers.connection import StoppableAdapter
 
 __all__ = ["Endpoint"]
 
-#: Connections kept per host. More calls than this at once work too, on connections of their own.
-_POOL_SIZE = 128
+#: Connections kept per host, of those that calls have needed at the same time. More calls than this
+#: at once work too, on connections of their own, which are as dear as the call.
+_POOL_SIZE = 1024
 
 
 def _version() -> str:

@@ -28,10 +28,13 @@ def pool():
         yield threads
 
 
-@pytest.fixture
-def store(redis_server):
+@pytest.fixture(params=[1, 8], ids=["one connection", "eight"])
+def store(redis_server, request, monkeypatch):
+    """Of eight connections each is taken as soon as a few callers wait."""
+    monkeypatch.setattr("chat.pipeline._CROWD", 2)
+    monkeypatch.setattr("chat.pipeline._MOST_COMMANDS", 8 if request.param > 1 else 128)
     client = connect(redis_server.url, timeout_s=TIMEOUT_S, retries=RETRIES)
-    store = JobStore(client, ChatdConfig(), pipelined=True)
+    store = JobStore(client, ChatdConfig(), pipelined=request.param)
     store.register_settings(["ollama"])
     yield store
     client.close()

@@ -134,6 +134,50 @@ def test_a_connection_is_left_alone_once_its_wait_is_over() -> None:
     assert woken == []
 
 
+def test_bytes_of_a_caller_who_stays_are_no_hang_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipelined request; nor are they even a reason to look."""
+    monitor = _monitor()
+    woken: list[int] = []
+    looked: list[socket.socket] = []
+    monkeypatch.setattr("api.hangup.is_closed", looked.append)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, monitor.watch(ours, lambda: woken.append(1)) as watch:
+        theirs.sendall(b"GET /")
+        for _ in range(5):
+            monitor.sweep()
+
+    assert (watch.gone, woken, looked) == (False, [], [])
+
+
+def test_bytes_before_a_close_are_read_first() -> None:
+    """As with any connection: the caller's last request may still be answered."""
+    monitor = _monitor()
+    woken: list[int] = []
+    ours, theirs = socket.socketpair()
+    with ours, monitor.watch(ours, lambda: woken.append(1)) as watch:
+        theirs.sendall(b"GET /")
+        theirs.close()
+        for _ in range(5):
+            monitor.sweep()
+
+    assert (watch.gone, woken) == (False, [])
+
+
+def test_a_socket_closed_on_our_side_is_a_hang_up() -> None:
+    """Whether it is closed before the wait or in the middle of it."""
+    monitor = _monitor()
+    woken: list[str] = []
+    ours, theirs = socket.socketpair()
+    with theirs, monitor.watch(ours, lambda: woken.append("during")) as watch:
+        ours.close()
+        monitor.sweep()
+        monitor.sweep()
+        with monitor.watch(ours, lambda: woken.append("before")) as late:
+            pass
+
+    assert (watch.gone, late.gone, woken) == (True, True, ["during", "before"])
+
+
 def test_the_monitor_looks_by_itself() -> None:
     """One thread for all; it wakes who waits for a caller that has gone."""
     monitor, woken = HangupMonitor(interval_s=0.001), threading.Event()

@@ -138,6 +138,131 @@ def test_a_round_trip_has_its_limit(pool):
     assert [len(trip) for trip in server.trips] == [1, 128, 51]
 
 
+class Line:
+    """One connection of a ``Crossing``: what was sent on it. Replies come once it is ``free``."""
+
+    def __init__(self, crossing: Crossing) -> None:
+        self.retry = Retry(NoBackoff(), 0)
+        self.trips: list[list[str]] = []
+        self.free = threading.Event()
+        self._crossing = crossing
+        self._unread: list[str] = []
+
+    def connect(self) -> None:
+        self._crossing.opened.append(self)
+
+    def send_packed_command(self, pieces: list[bytes]) -> None:
+        words = b"".join(pieces).decode().split("*4\r\n")[1:]
+        self._unread = [word.split("\r\n")[7] for word in words]
+        self.trips.append(list(self._unread))
+
+    def read_response(self) -> Any:
+        assert self.free.wait(10)
+        return self._unread.pop(0)
+
+    def disconnect(self) -> None:
+        self._unread = []
+
+
+class Crossing:
+    """A pool of any number of connections, all of them free or none from ``hold`` to ``go``."""
+
+    def __init__(self) -> None:
+        self.connection_pool = self
+        self.connection_class = self._connect
+        self.connection_kwargs: dict[str, Any] = {}
+        self.lines: list[Line] = []
+        self.opened: list[Line] = []
+        self._held = False
+
+    def _connect(self) -> Line:
+        line = Line(self)
+        self.lines.append(line)
+        if not self._held:
+            line.free.set()
+        return line
+
+    def hold(self) -> None:
+        self._held = True
+        for line in self.lines:
+            line.free.clear()
+
+    def go(self) -> None:
+        self._held = False
+        for line in self.lines:
+            line.free.set()
+
+    @property
+    def trips(self) -> list[int]:
+        """How many commands travelled in each round trip, of all connections."""
+        return [len(trip) for line in self.lines for trip in line.trips]
+
+
+def _arrived(pipeline: ScriptPipeline, crossing: Crossing, before: int) -> bool:
+    return len(pipeline._waiting) + sum(crossing.trips) > before
+
+
+def _crowd(crossing: Crossing, pipeline: ScriptPipeline, pool: ThreadPoolExecutor, callers: int):
+    """So many callers, of whom none has a reply; each is where it stays before the next comes."""
+    crossing.hold()
+    futures = []
+    for name in map(str, range(callers)):
+        arrived = len(pipeline._waiting) + sum(crossing.trips)
+        futures.append(pool.submit(pipeline.run, "f00", [name]))
+        eventually(partial(_arrived, pipeline, crossing, arrived))
+    return futures
+
+
+def test_a_crowd_does_not_wait_for_a_reply(pool):
+    """Those who come while nobody reads have been sent all the same, on further connections."""
+    crossing = Crossing()
+    pipeline = ScriptPipeline(crossing, 3)  # type: ignore[arg-type]
+    pipeline.run("f00", ["first"])
+    futures = _crowd(crossing, pipeline, pool, 100)
+    before = sorted(crossing.trips)
+    crossing.go()
+
+    assert [future.result(10) for future in futures] == [str(number) for number in range(100)]
+    # The first, one alone, thirty-two and whoever found them, sixty-four and one more.
+    assert before == [1, 1, 33, 65]
+    assert len(crossing.lines) == 3
+
+
+def test_further_connections_stand_before_the_crowd_comes(pool):
+    """From the first callers on who meet: a crowd would wait for them as long as for a reply."""
+    crossing = Crossing()
+    pipeline = ScriptPipeline(crossing, 4)  # type: ignore[arg-type]
+    pipeline.run("f00", ["alone"])
+    alone = len(crossing.lines)
+    futures = _crowd(crossing, pipeline, pool, 3)
+    crossing.go()
+    for future in futures:
+        future.result(10)
+
+    eventually(lambda: len(crossing.opened) == 3, what="the further ones stand")
+
+    assert alone == 1
+    assert crossing.opened == crossing.lines[1:]
+
+
+def test_a_connection_is_left_alone_when_the_crowd_has_gone(pool):
+    """The few who wait travel together, with whoever is still in charge."""
+    crossing = Crossing()
+    pipeline = ScriptPipeline(crossing, 2)  # type: ignore[arg-type]
+    futures = _crowd(crossing, pipeline, pool, 40)
+    first, second = crossing.lines
+    first.free.set()
+    futures[0].result(10)
+    eventually(lambda: len(pipeline._free) == 1 and not pipeline._lock.locked())
+    before = [[len(trip) for trip in line.trips] for line in (first, second)]
+    second.free.set()
+    for future in futures:
+        future.result(10)
+
+    assert before == [[1], [33]]
+    assert sorted(len(trip) for line in crossing.lines for trip in line.trips) == [1, 6, 33]
+
+
 def test_what_is_large_does_not_travel_with_others(pool):
     """A write has a time limit, and the small ones would miss it with the large one."""
     server = Server()
@@ -273,7 +398,7 @@ def test_a_greenlet_that_is_killed_takes_nothing_along():
 def test_a_store_asks_in_the_usual_way_what_redis_does_not_know(monkeypatch):
     """A server that was started anew has lost the scripts; they are loaded once more."""
     client = fakeredis.FakeRedis(decode_responses=True)
-    store = JobStore(client, ChatdConfig(), pipelined=True)
+    store = JobStore(client, ChatdConfig(), pipelined=1)
     first = store.expire("job_unknown")
     client.script_flush()
     second = store.expire("job_unknown")
@@ -289,7 +414,7 @@ def test_trouble_of_the_pipeline_is_the_stores_one_error():
     """Whichever way a script goes."""
     fake = fakeredis.FakeServer()
     store = JobStore(
-        fakeredis.FakeRedis(server=fake, decode_responses=True), ChatdConfig(), pipelined=True
+        fakeredis.FakeRedis(server=fake, decode_responses=True), ChatdConfig(), pipelined=1
     )
     fake.connected = False
     with pytest.raises(QueueUnavailable, match="ConnectionError"):
