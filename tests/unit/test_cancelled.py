@@ -45,7 +45,8 @@ def hasty():
 def test_none_is_lost_and_none_called_twice_when_all_come_at_once():
     """One thread sets it while another gives its callbacks."""
     for _ in range(200):
-        cancelled, called = Cancelled(), []
+        cancelled = Cancelled()
+        called: list[int] = []
 
         def give(cancelled=cancelled, called=called):
             for number in range(20):

@@ -63,7 +63,7 @@ def test_a_pool_that_has_ended_has_done_all_it_was_handed(end):
     """More jobs than threads, one of which fails."""
     pool = TaskPool(2)
     pool.start()
-    done = []
+    done: list[int] = []
     begun = threading.Event()
     pool.hand_over(begun.wait)
     pool.hand_over(lambda: 1 / 0)
