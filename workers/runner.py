@@ -18,7 +18,7 @@ from chat.errors import (
     UpstreamTimeout,
 )
 from chat.jobs import Ending, JobState, new_token
-from chat.logs import begin_log_context, end_log_context
+from chat.logs import begin_log_context, end_log_context, log_event
 from chat.registry import Route
 from chat.retry import Tally, decide, signal, tally
 from chat.store import Grant, Held
@@ -207,21 +207,21 @@ class Runner:
             else:
                 ending = self._succeeded(grant, response)
             self._finish(ending, started + remaining_s + _FINISH_GRACE_S)
-            _log.info(
+            log_event(
+                _log,
+                logging.INFO,
                 "job %s: attempt %d: %s",
                 grant.job_id,
                 grant.attempt,
                 ending.outcome,
-                extra={
-                    "attempt": grant.attempt,
-                    "outcome": ending.outcome,
-                    "upstream_model": grant.upstream_model,
-                    "upstream_status": ending.upstream_status,
-                    "billed": ending.billed,
-                    "queue_ms": grant.queue_ms,
-                    "call_ms": round((time.monotonic() - started) * 1000),
-                    "again": ending.again_why,
-                },
+                attempt=grant.attempt,
+                outcome=ending.outcome,
+                upstream_model=grant.upstream_model,
+                upstream_status=ending.upstream_status,
+                billed=ending.billed,
+                queue_ms=grant.queue_ms,
+                call_ms=round((time.monotonic() - started) * 1000),
+                again=ending.again_why,
             )
 
     def _whose_deadline(self, error: ChatError, remaining_s: float) -> ChatError:
