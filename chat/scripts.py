@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 from redis.exceptions import NoScriptError
@@ -131,7 +131,9 @@ class Scripts:
                 try:
                     return self._pipeline.run(script.sha, args)
                 except NoScriptError:
-                    pass  # Redis has been started anew, or was never asked: below it learns it.
+                    # Redis has been started anew, or was never asked. It learns the script and runs
+                    # it at once: between the two it could be started anew once more.
+                    return self.redis.eval(cast("str", script.script), 0, *args)
             return script(args=args)
 
     def _run_all(self, name: str, calls: Iterable[Sequence[str | int]]) -> list[Any]:

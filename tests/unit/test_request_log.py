@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from chat.errors import JobNotFound, QueueFull, UpstreamTimeout
+from chat.settings import ChatdConfig
 from tests.fakes import gateway, response_of
 from tests.log_lines import logging_into_memory
 
@@ -17,9 +18,9 @@ JOB = "job_00000000000000000000000000"
 class Door:
     """A front end over fakes whose requests are logged."""
 
-    def __init__(self, written):
+    def __init__(self, written, config=None):
         self.written = written
-        self.gate = gateway()
+        self.gate = gateway(config)
         self.gate.store.respond = response_of
         self.app = self.gate.client.application
 
@@ -127,7 +128,7 @@ def test_an_error_is_logged_by_its_code(door, error, status, job_id):
 )
 def test_what_reaches_no_job_is_logged_too(door, method, path, status, code):
     """Flask's own refusals among it."""
-    door.app.config["MAX_CONTENT_LENGTH"] = 10
+    door = Door(door.written, ChatdConfig(body_limit=10))
     door.ask(method, path, data=b"x" * 11)
     (event,) = door.requests
 
