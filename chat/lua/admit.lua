@@ -62,12 +62,11 @@ if (held[2] or 0) + bytes > tonumber(ARGV[15]) then return full('lane bytes', 10
 -- A closed budget parks the job at once, so that it never stands in the way of another one's.
 local deadline = now + ARGV[9]
 local known = redis.call('HMGET', 'budget:' .. budget, 'match', 'closed_until', 'rate')
-local said = redis.call('HMGET', 'settings:' .. provider, 'provider', 'limit:' .. match)
-local limit = said[2] and cjson.decode(said[2]) or {}
+local settings, limit = settings_of(provider, match)
 local parked, paced = false, false
 -- Most budgets have no limit and are open.
-if said[1] and (known[2] or known[3] or limit.rpm or limit.tpm or limit.rpd) then
-  local b, settings = load_budget(budget), cjson.decode(said[1])
+if settings and (known[2] or known[3] or limit.rpm or limit.tpm or limit.rpd) then
+  local b = load_budget(budget)
   local cost = tonumber(ARGV[22])
   local ms, why = opens_in(b, settings, limit, now, lane, cost)
   if CLOSED[why] and now + ms >= deadline then return {'closed', why, int(ms), int(now + ms)} end
