@@ -173,6 +173,7 @@ def submit(*, quick: bool = False, runs: int | None = None) -> int:
     sheet.begin(f"POST /v1/jobs from 64 clients; a batch of {lines} lines; apply_async")
     measures: _Measures = {
         "alone": lambda: submitted(seconds, is_working=False),
+        "alone, two front ends": lambda: submitted(seconds, is_working=False, front_ends=2),
         "while a worker works": lambda: submitted(seconds, is_working=True),
         "apply_async": lambda: queued(tasks),
         "batch": lambda: accepted(lines),
@@ -180,7 +181,7 @@ def submit(*, quick: bool = False, runs: int | None = None) -> int:
     found = both_ways(measures, runs or 1)
     jobs: list[tuple[str, int, Submitted]] = [
         (name, number, each)
-        for name in ("alone", "while a worker works")
+        for name in ("alone", "alone, two front ends", "while a worker works")
         for number, of_pass in enumerate(found[name], 1)
         for each in of_pass
     ]
@@ -220,7 +221,11 @@ def submit(*, quick: bool = False, runs: int | None = None) -> int:
         ],
     )
     alone = medians(found["alone"], lambda each: each.per_second)
-    sheet.bound(Bound("confirmed 202s a second, alone", 3000, 4500), alone)
+    sheet.bound(Bound("confirmed 202s a second, one front end", 3000, 4500), alone)
+    sheet.bound(
+        Bound("confirmed 202s a second, two front ends", 3000, 4500),
+        medians(found["alone, two front ends"], lambda each: each.per_second),
+    )
     rates = medians(stock, lambda each: each.per_second)
     sheet.bound(
         Bound("202s, x apply_async", 1.0),

@@ -53,9 +53,9 @@ class Accepted:
         return asdict(self)
 
 
-def submitted(seconds: float, *, is_working: bool) -> Submitted:
+def submitted(seconds: float, *, is_working: bool, front_ends: int = 1) -> Submitted:
     """Send POST /v1/jobs as fast as 64 clients can; the worker takes them, or is not there."""
-    with working(1) as (stack, parts):
+    with working(1, settings=f"api_processes = {front_ends}") as (stack, parts):
         if not is_working:
             stack.workers["ollama"].stop(60)
         marks: list[dict[str, float]] = []
