@@ -68,7 +68,8 @@ class ChatError(Exception):
     """Base of every error a caller can see.
 
     The message names the value, the rule and the way out, and never a key. ``retryable`` says
-    whether the same call may succeed later; ``billed`` what is known about the bill.
+    whether the same call may succeed later; ``billed`` what is known about the bill. ``partial`` is
+    what had come of an answer that was to come piece by piece, as ``chat.partial`` describes it.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -85,6 +86,7 @@ class ChatError(Exception):
         "retry_after_s",
         "resets_at",
         "latency_ms",
+        "partial",
     )
 
     def __init__(  # noqa: PLR0913 - one field each, all by name
@@ -99,6 +101,7 @@ class ChatError(Exception):
         retry_after_s: float | None = None,
         resets_at: str | None = None,
         latency_ms: int | None = None,
+        partial: JSON | None = None,
         retryable: bool | None = None,
         billed: Billed | None = None,
     ) -> None:
@@ -112,6 +115,7 @@ class ChatError(Exception):
         self.retry_after_s = retry_after_s
         self.resets_at = resets_at
         self.latency_ms = latency_ms
+        self.partial = partial
         if retryable is not None:
             self.retryable = retryable
         if billed is not None:

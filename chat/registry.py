@@ -18,7 +18,7 @@ from chat.keys import resolve_key
 from chat.prices import cost_of
 from chat.routing import PROVIDERS, Route, quoted, resolve
 from chat.settings import ChatdConfig, PriceConfig, ProviderConfig
-from chat.types import Cancelled, ChatRequest, ChatResponse, Deadline, Provider
+from chat.types import Cancelled, ChatRequest, ChatResponse, Deadline, Deltas, Provider
 
 __all__ = [
     "Missing",
@@ -110,9 +110,17 @@ class Registry:
         return PROVIDERS[0]
 
     def chat(
-        self, route: Route, request: ChatRequest, *, deadline: Deadline, cancelled: Cancelled
+        self,
+        route: Route,
+        request: ChatRequest,
+        *,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        deltas: Deltas | None = None,
     ) -> ChatResponse:
         """Make one upstream call with ``route.model`` and say whose answer it is.
+
+        ``deltas`` as in ``Provider.chat``.
 
         ``provider``, ``upstream_model`` and ``latency_ms`` are filled in here, into the answer and
         onto every ``ChatError``, so that no provider can forget them, and ``cost_usd`` where the
@@ -129,7 +137,7 @@ class Registry:
         begun = self._clock()
         try:
             asked = ChatRequest(route.model, *_ASKED(request))
-            response = provider.chat(asked, deadline=deadline, cancelled=cancelled)
+            response = provider.chat(asked, deadline=deadline, cancelled=cancelled, deltas=deltas)
         except ChatError as error:
             error.provider = route.provider
             error.upstream_model = route.model

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from json import JSONEncoder, encoder
 from typing import Any, Protocol, Self
@@ -20,6 +20,9 @@ __all__ = [
     "ChatRequest",
     "ChatResponse",
     "Deadline",
+    "Delta",
+    "DeltaKind",
+    "Deltas",
     "FinishReason",
     "Lane",
     "Message",
@@ -188,7 +191,7 @@ class ChatRequest:
     ``format`` is ``None``, ``"json"`` or a JSON Schema. ``think`` is ``None`` when the caller did
     not say: both Ollama flavours then switch thinking off, other providers keep their default.
     ``schema_info`` is what OpenAI's format says beside a schema: its ``name``, ``description``, and
-    whether it is ``strict``.
+    whether it is ``strict``. ``stream``: the caller wants the answer piece by piece, as it comes.
     """
 
     model: str
@@ -204,6 +207,7 @@ class ChatRequest:
     tool_choice: str | JSON | None = None
     parallel_tool_calls: bool | None = None
     schema_info: JSON | None = None
+    stream: bool = False
 
     def to_wire(self) -> JSON:
         """JSON-ready form; fields that were not given are left out."""
@@ -216,6 +220,8 @@ class ChatRequest:
             wire["stop"] = list(self.stop)
         if self.tools:
             wire["tools"] = list(self.tools)
+        if self.stream:
+            wire["stream"] = True
         return wire
 
     @classmethod
@@ -275,6 +281,69 @@ class ChatResponse:
         if self.cost_usd is not None:
             wire["cost_usd"] = self.cost_usd
         return wire
+
+
+class DeltaKind(StrEnum):
+    """What a piece of an answer is a piece of."""
+
+    CONTENT = "content"
+    REASONING = "reasoning"
+    TOOL_CALL = "tool_call"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer that is on its way.
+
+    ``text`` is a piece of the content, of the reasoning, or of the arguments of the answer's tool
+    call number ``index``, whose ``id`` and ``name`` come with its first piece and with no other.
+    """
+
+    kind: DeltaKind
+    text: str
+    index: int = 0
+    id: str | None = None
+    name: str | None = None
+
+    def joined(self, following: Self) -> Self | None:
+        """Both as one piece, or ``None`` where they are pieces of different things."""
+        if (
+            following.kind is not self.kind
+            or following.index != self.index
+            or following.id is not None
+        ):
+            return None
+        return replace(self, text=self.text + following.text)
+
+    def to_wire(self) -> JSON:
+        """JSON-ready form: ``{"content": text}``, ``{"reasoning": text}`` or ``{"tool_call": …}``.
+
+        The last has ``{"index", "arguments"}``, with ``id`` and ``name`` in a call's first piece.
+        """
+        if self.kind is not DeltaKind.TOOL_CALL:
+            return {self.kind.value: self.text}
+        call: JSON = {"index": self.index, "arguments": self.text}
+        if self.id is not None:
+            call |= {"id": self.id, "name": self.name}
+        return {self.kind.value: call}
+
+    @classmethod
+    def from_wire(cls, wire: JSON) -> Self:
+        """Read what ``to_wire`` wrote."""
+        [(kind, value)] = wire.items()
+        if kind != DeltaKind.TOOL_CALL:
+            return cls(DeltaKind(kind), value)
+        return cls(
+            DeltaKind.TOOL_CALL,
+            value["arguments"],
+            value["index"],
+            value.get("id"),
+            value.get("name"),
+        )
+
+
+Deltas = Callable[[Delta], None]
+"""What takes the pieces of an answer, in their order. It must not block and must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,9 +408,17 @@ class Provider(Protocol):
     name: str
 
     def chat(
-        self, request: ChatRequest, *, deadline: Deadline, cancelled: Cancelled
+        self,
+        request: ChatRequest,
+        *,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        deltas: Deltas | None = None,
     ) -> ChatResponse:
         """Make exactly one upstream call; ``request.model`` is the upstream's own id.
+
+        With ``deltas`` the answer is asked for piece by piece. Each piece is handed over as soon as
+        it is there, and what is returned is all of them together.
 
         Raises an ``UpstreamError`` of ``chat.errors`` for whatever goes wrong upstream,
         ``UpstreamTimeout`` when ``deadline`` passes and ``JobCancelled`` when ``cancelled`` is set.
