@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Self
 
 from chat.errors import ChatError, error_from_wire
@@ -88,8 +89,14 @@ def queue_name(provider: str, lane: Lane) -> str:
 
 def rfc3339(milliseconds: int) -> str:
     """A stored Redis time (ms since the epoch) as ``2026-11-22T15:04:05.123Z``."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, rest = divmod(milliseconds, 1000)
+    return f"{_iso(second)}.{rest:03d}Z"
+
+
+# Most times that are shown are of the same few seconds, and a date is dear to work out.
+@lru_cache(maxsize=256)
+def _iso(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 class JobState(StrEnum):

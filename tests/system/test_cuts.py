@@ -73,15 +73,17 @@ def test_a_strike_that_was_not_reached_never_falls(through, proxy):
 
 
 @pytest.mark.parametrize(
-    ("process", "name", "most", "struck"),
+    ("process", "name", "most", "struck", "strikes"),
     [
-        pytest.param("worker", "batch", 4, {"start", "finish"}, id="worker"),
-        pytest.param("api", "sync", 1, {"admit"}, id="front end"),
-        # Where in its round the keeper is just then, is chance.
-        pytest.param("keeper", "expire", 1, set(), id="keeper"),
+        pytest.param("worker", "batch", 4, {"start", "finish"}, 4, id="worker"),
+        pytest.param("api", "sync", 1, {"admit"}, 4, id="front end"),
+        # Where in its round the keeper is just then, is chance: the job may have ended before.
+        pytest.param("keeper", "expire", 1, set(), 1, id="keeper"),
     ],
 )
-def test_whichever_command_is_the_last_the_job_ends_once(process, name, most, struck, capsys):
+def test_whichever_command_is_the_last_the_job_ends_once(
+    process, name, most, struck, strikes, capsys
+):
     """Killed or cut, before the command or after it: books and ledger are right every time."""
     life = next(life for life in LIVES if (life.process, life.name) == (process, name))
     report = Report()
@@ -90,4 +92,4 @@ def test_whichever_command_is_the_last_the_job_ends_once(process, name, most, st
 
     assert report.broken == [], capsys.readouterr().out
     assert tally.struck.keys() >= struck
-    assert tally.struck.total() >= 4
+    assert tally.struck.total() >= strikes
