@@ -155,6 +155,8 @@ class _Lines:
 
     def ended_by(self, piece: bytes) -> list[bytes]:
         """The lines that end within ``piece``, without their ends."""
+        if not piece:
+            return []
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]  # The line ended with the CR, which came before.
         self._after_cr = piece.endswith(b"\r")

@@ -29,9 +29,6 @@ SAID = b'data: {"choices":[{"delta":{"content":"Paris"},"finish_reason":"stop"}]
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":14,"completion_tokens":3}}\n\n'
 DONE = b"data: [DONE]\n\n"
 COST = b'data: {"choices":[],"cost":"0.25"}\n\n'
-CHUNKED = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-)
 
 
 @pytest.fixture(autouse=True)
