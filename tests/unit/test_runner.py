@@ -37,7 +37,7 @@ class Scripted:
         self.requests = []
         self.act = lambda **_: ChatResponse("Paris", FinishReason.STOP, output_tokens=1)
 
-    def chat(self, request, *, deadline, cancelled, **_):
+    def chat(self, request, *, deadline, cancelled):
         self.requests.append(request)
         return self.act(deadline=deadline, cancelled=cancelled)
 
