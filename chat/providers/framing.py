@@ -13,10 +13,7 @@ from typing import Protocol
 from chat.providers.fields import parse_json
 from chat.providers.limits import check_size
 
-__all__ = ["DONE", "EventStream", "Framing", "JsonLines", "first_line"]
-
-#: The last event of Chat Completions, which is no JSON.
-DONE = b"[DONE]"
+__all__ = ["EventStream", "Framing", "JsonLines", "first_line"]
 
 #: Lines of one answer, empty ones and comments too; an event takes two.
 _MOST_LINES = 1_000_000
