@@ -111,7 +111,7 @@ def test_a_text_in_pieces_is_masked_as_the_whole_one_is(texts: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "last"), [("Paris", "s"), ("task", "sk"), ("my sk-secret-s", ""), ("Oslo", "")]
+    ("text", "last"), [("Paris", "s"), ("task", "sk"), ("my sk-secret-sk", ""), ("Oslo", "")]
 )
 def test_what_was_kept_back_is_shown_in_the_end_if_it_is_no_key(text: str, last: str) -> None:
     """A text that breaks off keeps its last letters, but nothing that most of a key is in."""
