@@ -287,9 +287,7 @@ class JobStore(Reader, Upkeep):
         """The present life of the Redis server: another one after a restart or a fail-over."""
         return cast("str", self._run("life"))
 
-    def reassert(
-        self, grant: Grant, *, worker: str, provider: str, delivered: bool = False
-    ) -> str:
+    def reassert(self, grant: Grant, *, worker: str, provider: str, delivered: bool = False) -> str:
         """Enter a call in flight again if Redis has forgotten it, or all of its job.
 
         ``delivered``: pieces of its answer may have gone out. Returns ``known`` if it has not.
