@@ -12,7 +12,7 @@ from queue import SimpleQueue
 import pytest
 
 from chat.jobs import NewJob, new_job_id
-from chat.types import ChatRequest, Lane, Message, Role
+from chat.types import JSON, ChatRequest, Lane, Message, Role
 from tests.servers import await_written
 from tests.stack import Stack
 from tests.waiting import eventually
@@ -146,7 +146,7 @@ def test_each_piece_is_there_as_soon_as_it_is_said(stack, upstream):
         assert stack.store.record(job_id).state == "calling"
     upstream.say("q", END)
     record = stack.ended(job_id)
-    heard = []
+    heard: list[JSON] = []
     while not heard or "result" not in heard[-1]:
         message = listener.get_message(timeout=5)
         assert message is not None

@@ -9,12 +9,12 @@ import pytest
 
 from chat.errors import JobCancelled, UpstreamAuth, UpstreamTimeout, UpstreamUnavailable
 from chat.jobs import Piece
-from chat.types import Billed, ChatResponse, Delta, DeltaKind, FinishReason, Lane
+from chat.types import JSON, Billed, ChatResponse, Delta, DeltaKind, FinishReason, Lane
 from tests.runner import Bench
 from tests.store_suite import a_job, balance
 from tests.waiting import eventually
 
-PARTIAL = {"content": "Par", "reasoning": None, "tool_calls": [], "output_tokens": 2}
+PARTIAL: JSON = {"content": "Par", "reasoning": None, "tool_calls": [], "output_tokens": 2}
 
 
 class StreamBench(Bench):
@@ -64,7 +64,12 @@ def test_pieces_come_in_their_order_and_before_the_end(bench):
     bench.provider.act = answer
     told = []
     finish = bench.store.finish
-    bench.store.finish = lambda ending: told.append("".join(bench.texts())) or finish(ending)
+
+    def look(ending):
+        told.append("".join(bench.texts()))
+        return finish(ending)
+
+    bench.store.finish = look
     record = bench.run_one()
 
     assert (told, record.response["content"]) == (["Paris"], "Paris")
