@@ -148,8 +148,7 @@ def test_each_piece_is_there_as_soon_as_it_is_said(stack, upstream):
     record = stack.ended(job_id)
     heard: list[JSON] = []
     while not heard or "result" not in heard[-1]:
-        message = listener.get_message(timeout=5)
-        assert message is not None
+        message = eventually(lambda: listener.get_message(timeout=1), what="a message")
         heard.append(json.loads(message["data"]))
     listener.close()
     numbers = [event[2] for told in heard[:-1] for event in told["events"]]
