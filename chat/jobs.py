@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Self
 
 from chat.errors import ChatError, error_from_wire
-from chat.types import JSON, Billed, ChatRequest, Lane
+from chat.types import JSON, Billed, ChatRequest, Delta, Lane
 
 __all__ = [
     "ID_CHARACTERS",
@@ -23,6 +23,7 @@ __all__ = [
     "JobState",
     "NewJob",
     "Outcome",
+    "Piece",
     "is_id",
     "made_at",
     "new_id",
@@ -174,6 +175,17 @@ class Ending:
     again_after_s: float | None = None
     again_why: str = ""
     counts_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a call's answer on its way to whoever reads it; ``number`` counts from 1."""
+
+    job_id: str
+    token: str
+    attempt: int
+    number: int
+    delta: Delta
 
 
 @dataclass(frozen=True, slots=True)
