@@ -12,9 +12,9 @@ from chat.connection import redis_errors
 from chat.errors import ChatError, JobNotFound, ResultExpired
 from chat.jobs import JobRecord, JobState, Outcome, made_at, rfc3339
 from chat.overview import provider_view
-from chat.records import outcome_of, record_of
+from chat.records import outcome_of, record_of, waiting_of
 from chat.scripts import Scripts
-from chat.types import JSON, Lane
+from chat.types import JSON, Delta, Lane
 
 if TYPE_CHECKING:
     from chat.settings import ChatdConfig
@@ -170,6 +170,19 @@ class Reader(Scripts):
             metas = self.redis.mget([f"celery-task-meta-{job_id}" for job_id in job_ids])
         found = (outcome_of(meta) for meta in cast("list[str | None]", metas))
         return {outcome.job_id: outcome for outcome in found if outcome is not None}
+
+    def waiting(self, job_id: str) -> JSON | None:
+        """What a job waits for, as its record says it; ``None`` for one that waits for nothing."""
+        return waiting_of(self._run("place", job_id))
+
+    def events(self, job_id: str, after: str = "-") -> list[tuple[str, Delta]]:
+        """The pieces of a job's answer that are kept beyond the entry ``after``, with their ids."""
+        begin = after if after == "-" else f"({after}"
+        with redis_errors():
+            entries = cast(
+                "list[tuple[str, dict[str, str]]]", self.redis.xrange(f"stream:{job_id}", begin)
+            )
+        return [(found, Delta.from_wire(json.loads(fields["d"]))) for found, fields in entries]
 
     def ping(self) -> None:
         """Raises ``QueueUnavailable`` when Redis does not answer."""
