@@ -400,6 +400,17 @@ def test_pieces_that_are_no_longer_kept_cannot_be_gone_on_with(gate: Gateway) ->
     assert f"GET /v1/jobs/{job_id}" in error.message
 
 
+def test_who_comes_back_to_a_job_that_runs_is_told_so_at_once(gate: Gateway) -> None:
+    """Nothing would come of waiting for its end."""
+    job_id = _begun(gate)
+    del gate.store.pieces[job_id][:2]
+    response = ask(gate, Idempotency_Key="k", **{"Last-Event-ID": "1-2"})
+
+    assert (response.status_code, response.json["error"]["code"]) == (410, "result_expired")
+    assert (gate.replies.waits, gate.store.newest().state) == ([], JobState.QUEUED)
+    assert nothing_is_left(gate)
+
+
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("given", ["5", "1-", "end-", "1-2.", "x", "1-2-3", "end-10"])
 def test_an_event_id_that_is_none_is_refused(gate: Gateway, path: str, given: str) -> None:

@@ -134,6 +134,7 @@ def test_pieces_that_nobody_has_any_more_end_the_giving():
     tell(follower, 4)
 
     assert (texts(first), follower.take(), follower.torn) == (["a"], [], True)
+    assert not follower.lost
     assert follower.rest_of(answer("abcd")) == [say("bcd")]
     assert follower.rest_of(answer("xyz")) is None
 
@@ -149,7 +150,7 @@ def test_a_reader_who_comes_back_too_late_is_not_completed(entries):
     kept.entries = entries
     follower = Follower(kept, Place(1, 2), begun=True)
 
-    assert (follower.take(), follower.torn) == ([], True)
+    assert (follower.take(), follower.torn, follower.lost) == ([], True, True)
     assert follower.rest_of(answer("abcd")) is None
 
 
