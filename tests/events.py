@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from chat.types import JSON, Delta, DeltaKind
 
-__all__ = ["Told", "call", "read", "say", "text_of", "think"]
+__all__ = ["Told", "call", "come", "read", "say", "text_of", "think"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,15 @@ def read(raw: bytes) -> list[Told]:
     text = raw.decode()
     assert text.endswith("\n\n")
     return [_read(block) for block in text[:-2].split("\n\n")]
+
+
+def come(pieces: Iterable[bytes]) -> Iterator[Told]:
+    """The events of a stream as they come, however the connection cuts them."""
+    kept = b""
+    for piece in pieces:
+        *whole, kept = (kept + piece).split(b"\n\n")
+        for block in whole:
+            yield _read(block.decode())
 
 
 def _read(block: str) -> Told:
