@@ -154,7 +154,7 @@ def test_an_error_before_the_first_event_is_answered_as_ever(
     gate: Gateway, path: str, status: int
 ) -> None:
     """With its status, its body and no stream."""
-    script(gate, calls(gate), fails(gate, errors.UpstreamRejected("no")))
+    script(gate, fails(gate, errors.UpstreamRejected("no")))
     response = ask(gate, path)
     error = ErrorAnswer.model_validate_json(response.data).error
 
