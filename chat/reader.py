@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "Reader", "no_record"]
 
-#: How many jobs one round trip asks about at the most.
+#: How many jobs, or pieces of an answer, one round trip asks about at the most.
 _AT_ONCE = 500
 
 #: What ``acct`` counts; a name that Redis has not counted yet stands for 0.
@@ -72,6 +72,10 @@ class Reader(Scripts):
             found = self.redis.hget(f"job:{job_id}", "owner")
         if found != owner:
             raise self._missing(job_id)
+
+    def waiting(self, job_id: str) -> JSON | None:
+        """What a job waits for, as its record says it; ``None`` for one that waits for nothing."""
+        return waiting_of(self._run("place", job_id))
 
     def records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """The records of these jobs in one round trip; ``None`` where there is none.
@@ -171,18 +175,23 @@ class Reader(Scripts):
         found = (outcome_of(meta) for meta in cast("list[str | None]", metas))
         return {outcome.job_id: outcome for outcome in found if outcome is not None}
 
-    def waiting(self, job_id: str) -> JSON | None:
-        """What a job waits for, as its record says it; ``None`` for one that waits for nothing."""
-        return waiting_of(self._run("place", job_id))
-
     def events(self, job_id: str, after: str = "-") -> list[tuple[str, Delta]]:
-        """The pieces of a job's answer that are kept beyond the entry ``after``, with their ids."""
+        """The pieces of a job's answer that Redis still has, behind the one with the id ``after``.
+
+        Each has its id, ``<attempt>-<number>``. They go some minutes after the last of them.
+        """
+        found: list[tuple[str, Delta]] = []
         begin = after if after == "-" else f"({after}"
-        with redis_errors():
-            entries = cast(
-                "list[tuple[str, dict[str, str]]]", self.redis.xrange(f"stream:{job_id}", begin)
-            )
-        return [(found, Delta.from_wire(json.loads(fields["d"]))) for found, fields in entries]
+        while True:
+            with redis_errors():
+                entries = cast(
+                    "list[tuple[str, dict[str, str]]]",
+                    self.redis.xrange(f"stream:{job_id}", min=begin, count=_AT_ONCE),
+                )
+            found += [(id_, Delta.from_wire(json.loads(entry["d"]))) for id_, entry in entries]
+            if len(entries) < _AT_ONCE:
+                return found
+            begin = f"({entries[-1][0]}"
 
     def ping(self) -> None:
         """Raises ``QueueUnavailable`` when Redis does not answer."""
