@@ -114,15 +114,15 @@ def test_who_hangs_up_is_hung_up_on(stack, upstream):
 
 @pytest.mark.parametrize("by_key", [True, False], ids=["by key", "by id"])
 def test_who_breaks_off_again_and_again_has_the_whole_text(stack, upstream, by_key):
-    """One word from each connection, while it is said and after the end."""
-    question = f"broken off {by_key}"
+    """One event from each connection, while it is said and after the end."""
+    question = f"broken-off-{by_key}"
     upstream.say(question, *WORDS[:6])
     with closing(ask(stack, question, key=question)) as reply:
         told = [next(pieces(reply))]
     job_id = reply.headers["X-Chatd-Job-Id"]
     while told[-1].event != "answer":
         had = told[-1].id
-        if len(told) == 6:
+        if text_of(told) == "".join(WORDS[:6]):
             upstream.say(question, *WORDS[6:], END)
         again = (
             ask(stack, question, key=question, had=had) if by_key else follow(stack, job_id, had)
