@@ -422,6 +422,13 @@ def test_an_event_id_that_is_none_is_refused(gate: Gateway, path: str, given: st
     assert gate.store.asked == []
 
 
+def test_an_empty_event_id_is_none(gate: Gateway) -> None:
+    """What a browser has before the first event."""
+    gate.store.respond = response_of
+
+    assert events_of(ask(gate, had=""))[-1].event == "answer"
+
+
 def test_an_event_id_without_a_key_is_refused(gate: Gateway) -> None:
     """It would be paid for twice, and the second text would stand behind half of the first."""
     response = ask(gate, had="1-2")
