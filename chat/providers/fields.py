@@ -135,6 +135,10 @@ class Fields:
                 raise self._fault(f"{path}[{index}]", item, "an object")
         return [self._part(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
+    def unmasked(self) -> Fields:
+        """The same without a mask, for a text that is a piece of one and is masked as a whole."""
+        return Fields(self.provider, self.status, self.values, self.path)
+
     def fault(self, key: str, expected: str) -> UpstreamProtocolError:
         """The error for a field that is not what it should be."""
         return self._fault(self._path_of(key), self.values.get(key), expected)
