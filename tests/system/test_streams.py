@@ -153,3 +153,21 @@ def test_a_stream_goes_on_at_the_next_front_end(stack, upstream):
     assert (error.event, error.json["error"]["code"], code) == ("error", "draining", 0)
     assert text_of(told) == WHOLE
     assert upstream.calls.count("drained") == 1
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_stream_outlives_a_redis_that_is_away(stack, upstream, end):
+    """What was said meanwhile comes when it is back; the call went on, whatever it forgot."""
+    question = f"redis away by {end}"
+    upstream.say(question, *WORDS[:3])
+    with closing(ask(stack, question)) as reply:
+        events = pieces(reply)
+        told = [next(events)]
+        getattr(stack.redis, end)()
+        upstream.say(question, *WORDS[3:], END)
+        stack.redis.start()
+        told += events
+
+    assert (text_of(told), told[-1].event) == (WHOLE, "answer")
+    assert len({one.id for one in told}) == len(told)
+    assert upstream.calls.count(question) == 1
