@@ -12,7 +12,7 @@ from chat.connection import redis_errors
 from chat.errors import ChatError, JobNotFound, ResultExpired
 from chat.jobs import JobRecord, JobState, Outcome, made_at, rfc3339
 from chat.overview import provider_view
-from chat.records import outcome_of, record_of
+from chat.records import outcome_of, record_of, waiting_of
 from chat.scripts import Scripts
 from chat.types import JSON, Delta, Lane
 
@@ -72,6 +72,10 @@ class Reader(Scripts):
             found = self.redis.hget(f"job:{job_id}", "owner")
         if found != owner:
             raise self._missing(job_id)
+
+    def waiting(self, job_id: str) -> JSON | None:
+        """What a job waits for, as its record says it; ``None`` for one that waits for nothing."""
+        return waiting_of(self._run("place", job_id))
 
     def records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """The records of these jobs in one round trip; ``None`` where there is none.
