@@ -12,9 +12,12 @@ import pytest
 import requests
 from pydantic import BaseModel
 
+from bench.streams.follower import Follower
+from bench.streams.reading import FORMS
 from bench.streams.script import Script
 from bench.streams.upstream import StreamUpstream
 from cli.redis_server import free_port
+from tests.nginx import Nginx
 from tests.stack import Stack
 from tests.waiting import eventually
 
@@ -264,6 +267,43 @@ class TestOpenAI:
                 return await asyncio.gather(*(one(client, said) for said in saids))
 
         assert asyncio.run(all_of_them()) == [said.whole() for said in saids]
+
+
+class TestThroughNginx:
+    """The gateway of ``chatd gateway``, and a plain ``proxy_pass`` beside it."""
+
+    @pytest.fixture(scope="class")
+    def nginx(self, stack, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("nginx") / "prefix"
+        with Nginx(folder, stack.url, stack.config, patient=True) as server:
+            yield server
+
+    @pytest.mark.parametrize("way", ["url", "control"], ids=["gateway", "plain"])
+    @pytest.mark.parametrize("form", ["chat", "completion"])
+    def test_pieces_pass_at_once_and_a_hang_up_too(self, nginx, stack, upstream, way, form):
+        """However small they are: the rest of this answer never comes."""
+        said = script(pieces=9, fails="silence", fails_after=3)
+        with Follower.asking(getattr(nginx, way), FORMS[form], said.question) as follower:
+            follower.until(lambda reading: reading.text == "".join(said.said()[:3]))
+            follower.close()
+        record = stack.ended(follower.job_id)
+        eventually(
+            lambda: upstream.calls_of(said.name)[0].became == "dropped",
+            what="the upstream's connection ends",
+        )
+
+        assert not follower.over
+        assert record["state"] == "cancelled"
+
+    @pytest.mark.parametrize("way", ["url", "control"], ids=["gateway", "plain"])
+    @pytest.mark.parametrize("form", ["chat", "completion"])
+    def test_a_stream_passes_whole(self, nginx, way, form):
+        """With its end."""
+        said = script(pieces=200)
+        with Follower.asking(getattr(nginx, way), FORMS[form], said.question) as follower:
+            follower.rest()
+
+        assert follower.reading.verdict(said.whole()) == "right"
 
 
 class TestPlainReader:
