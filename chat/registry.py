@@ -15,10 +15,20 @@ from typing import Any
 
 from chat.errors import ChatError, ProviderNotRegistered
 from chat.keys import resolve_key
+from chat.partial import Partial
 from chat.prices import cost_of
 from chat.routing import PROVIDERS, Route, quoted, resolve
 from chat.settings import ChatdConfig, PriceConfig, ProviderConfig
-from chat.types import Cancelled, ChatRequest, ChatResponse, Deadline, Deltas, Provider
+from chat.types import (
+    Billed,
+    Cancelled,
+    ChatRequest,
+    ChatResponse,
+    Deadline,
+    Delta,
+    Deltas,
+    Provider,
+)
 
 __all__ = [
     "Missing",
@@ -120,7 +130,9 @@ class Registry:
     ) -> ChatResponse:
         """Make one upstream call with ``route.model`` and say whose answer it is.
 
-        ``deltas`` as in ``Provider.chat``.
+        ``deltas`` as in ``Provider.chat``. An error after the first piece says what had come until
+        then in its ``partial``, with ``output_tokens``: what the upstream told, else the number of
+        pieces. Such a call may have been billed, however the error alone would be taken.
 
         ``provider``, ``upstream_model`` and ``latency_ms`` are filled in here, into the answer and
         onto every ``ChatError``, so that no provider can forget them, and ``cost_usd`` where the
@@ -134,11 +146,14 @@ class Registry:
         if provider is None:
             remedy = self._missing.get(route.provider, "start a worker for it")
             raise _not_registered(request.model, route.provider, remedy)
+        noted = None if deltas is None else _Noted(deltas)
         begun = self._clock()
         try:
             asked = ChatRequest(route.model, *_ASKED(request))
-            response = provider.chat(asked, deadline=deadline, cancelled=cancelled, deltas=deltas)
+            response = provider.chat(asked, deadline=deadline, cancelled=cancelled, deltas=noted)
         except ChatError as error:
+            if noted is not None:
+                noted.tell(error)
             error.provider = route.provider
             error.upstream_model = route.model
             error.latency_ms = self._milliseconds_since(begun)
@@ -159,6 +174,28 @@ class Registry:
 
     def _milliseconds_since(self, begun: float) -> int:
         return round((self._clock() - begun) * 1000)
+
+
+class _Noted:
+    """Takes the pieces of an answer, and keeps them beside handing them on."""
+
+    def __init__(self, deltas: Deltas) -> None:
+        self._deltas = deltas
+        self._partial = Partial()
+
+    def __call__(self, delta: Delta) -> None:
+        self._partial.add(delta)
+        self._deltas(delta)
+
+    def tell(self, error: ChatError) -> None:
+        """Put into ``error`` what had come before it."""
+        told = error.partial or {}
+        error.partial = None
+        if self._partial.pieces:
+            tokens = told.get("output_tokens", self._partial.pieces)
+            error.partial = {**self._partial.to_wire(), "output_tokens": tokens}
+            if error.billed is Billed.NO:
+                error.billed = Billed.MAYBE
 
 
 def registered(config: ChatdConfig, environ: Mapping[str, str]) -> Names:

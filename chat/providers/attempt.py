@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from typing import Self
 
 from chat.providers.watchdog import StopReason, Watchdog
@@ -110,6 +111,15 @@ class Attempt:
             self._wire = wire
             self.sent = True
         self._watchdog.watch(self, self._deadline, StopReason.DEADLINE)
+
+    def answered(self, within_s: float) -> None:
+        """The answer is there, and its end is waited for no longer than this.
+
+        Where it comes in time, the connection can be used again.
+        """
+        if not self._over:
+            by = min(time.monotonic() + within_s, self._deadline)
+            self._watchdog.watch(self, by, StopReason.ANSWERED)
 
     def take_over(self, wire: socket.socket) -> bool:
         """Whether the attempt needs ``wire`` still, and closes it when it is over itself.

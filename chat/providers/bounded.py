@@ -9,9 +9,13 @@ from __future__ import annotations
 import http.client
 import io
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
-__all__ = ["BoundedResponse", "WholeAnswer"]
+__all__ = ["BoundedResponse", "WholeAnswer", "as_it_comes"]
+
+#: As much as is taken at once of what is there.
+_MOST_AT_ONCE = 65536
 
 #: Characters of one line: a header, the size of a chunk, a trailer.
 _LONGEST_LINE = 65536
@@ -152,6 +156,12 @@ class _Reader(io.BufferedReader):
             raise http.client.HTTPException(f"a chunk of {size} bytes")
         return super().read(size)
 
+    def read1(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes, and no waiting where there are some; negative as above."""
+        if size < 0:
+            raise http.client.HTTPException(f"a chunk of {size} bytes")
+        return super().read1(size)
+
     def readline(self, size: int | None = -1, /) -> bytes:
         """One line; a line without end, and lines without end, are no HTTP."""
         limit = _LONGEST_LINE if size is None or size < 0 else size
@@ -207,6 +217,19 @@ class BoundedResponse(http.client.HTTPResponse):
         self.will_close = head.closes
         return True
 
+    def _read_next_chunk_size(self) -> int:
+        """The size of the next chunk, where the body is read as it comes.
+
+        http.client takes one that is no number for the end of the connection.
+        """
+        line = self.fp.readline()
+        if not line:
+            raise http.client.IncompleteRead(b"")
+        try:
+            return int(line.partition(b";")[0], 16)
+        except ValueError:
+            raise http.client.HTTPException("a chunk without a size") from None
+
     def _read_status(self) -> tuple[str, int, str]:
         """The status line. 101 is no interim answer, and was not asked for."""
         version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -215,3 +238,15 @@ class BoundedResponse(http.client.HTTPResponse):
         if status in _INTERIM:
             status = http.HTTPStatus.CONTINUE
         return version, status, reason
+
+
+def as_it_comes(raw: Any) -> Iterator[bytes]:
+    """The body of ``raw``, a ``WholeAnswer`` or an answer of urllib3, in the pieces it comes in.
+
+    urllib3 would wait for a number of bytes where a body has a length or ends with its connection.
+    """
+    if isinstance(raw, WholeAnswer):
+        yield from raw.stream()
+        return
+    while piece := raw.read1(_MOST_AT_ONCE, decode_content=True):
+        yield piece

@@ -19,7 +19,8 @@ class Dialect:
     thinking into fields; it is not asked where the request says nothing. With ``echoes_reasoning``
     an assistant's tool calls go back together with the reasoning that led to them.
     ``omits_empty_content`` is about tool calls without text: the field is left out, not ``null``.
-    ``demands_parameters`` asks for endpoints that honour a schema instead of dropping it.
+    ``demands_parameters`` asks for endpoints that honour a schema instead of dropping it. With
+    ``counts_on_request`` an answer in pieces has its token counts only if they are asked for.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Dialect:
     echoes_reasoning: bool = False
     omits_empty_content: bool = False
     demands_parameters: bool = False
+    counts_on_request: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -68,6 +70,7 @@ OPENCODE = Dialect(
     fixed_sampling=lambda model: model.lower().startswith("kimi"),
     thinking=_opencode_thinking,
     echoes_reasoning=True,
+    counts_on_request=True,
 )
 
 #: Source: kosong/chat_provider/kimi.py of MoonshotAI/kimi-cli and kimi.com/code/docs,
@@ -79,4 +82,5 @@ KIMI = Dialect(
     thinking=_kimi_thinking,
     echoes_reasoning=True,
     omits_empty_content=True,
+    counts_on_request=True,
 )

@@ -19,14 +19,15 @@ from chat.errors import (
     UpstreamUnavailable,
 )
 from chat.providers.error_text import printable
+from chat.providers.limits import AnswerTooLarge
 from chat.providers.watchdog import StopReason
 from chat.types import Billed
 
-__all__ = ["AnswerTooLarge", "network_error", "stop_error"]
+__all__ = ["AnswerCut", "network_error", "stop_error"]
 
 
-class AnswerTooLarge(Exception):
-    """An answer went over the limit of bytes."""
+class AnswerCut(Exception):
+    """An answer ended, as far as HTTP goes, before what its own protocol ends it with."""
 
 
 #: What http.client and urllib3 raise at bytes that are not HTTP, or not in the announced encoding.

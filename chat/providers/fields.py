@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from chat.errors import UpstreamProtocolError
@@ -134,6 +134,10 @@ class Fields:
             if not isinstance(item, dict):
                 raise self._fault(f"{path}[{index}]", item, "an object")
         return [self._part(item, f"{path}[{index}]") for index, item in enumerate(value)]
+
+    def unmasked(self) -> Fields:
+        """The same without a mask, for a text that is a piece of one and is masked as a whole."""
+        return self if self.secret is None else replace(self, secret=None)
 
     def fault(self, key: str, expected: str) -> UpstreamProtocolError:
         """The error for a field that is not what it should be."""

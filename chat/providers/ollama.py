@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from chat.providers.asking import ask
 from chat.providers.json_answer import checked_json
+from chat.providers.ollama_stream import ChatStream
 from chat.providers.ollama_wire import chat_body, chat_response
 from chat.providers.upstream import Upstream
-from chat.types import Cancelled, ChatRequest, ChatResponse, Deadline
+from chat.types import Cancelled, ChatRequest, ChatResponse, Deadline, Deltas
 
 __all__ = ["Ollama"]
 
@@ -19,10 +21,20 @@ class Ollama:
         self._upstream = upstream
 
     def chat(
-        self, request: ChatRequest, *, deadline: Deadline, cancelled: Cancelled
+        self,
+        request: ChatRequest,
+        *,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        deltas: Deltas | None = None,
     ) -> ChatResponse:
         """Make one call; raises what ``Provider.chat`` says."""
-        reply = self._upstream.post(
-            "/api/chat", chat_body(request), deadline=deadline, cancelled=cancelled
+        return ask(
+            self._upstream,
+            "/api/chat",
+            chat_body(request),
+            lambda reply: checked_json(self.name, request, chat_response(reply.fields)),
+            None if deltas is None else ChatStream(deltas),
+            deadline=deadline,
+            cancelled=cancelled,
         )
-        return checked_json(self.name, request, chat_response(reply.fields))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from chat.errors import InvalidRequest
+from chat.providers.asking import ask
 from chat.providers.json_answer import checked_json
+from chat.providers.ollama_stream import ChatStream, GenerateStream
 from chat.providers.ollama_wire import chat_body, chat_response, generate_response, settings
 from chat.providers.upstream import Upstream
-from chat.types import JSON, Cancelled, ChatRequest, ChatResponse, Deadline, Message, Role
+from chat.types import JSON, Cancelled, ChatRequest, ChatResponse, Deadline, Deltas, Message, Role
 
 __all__ = ["OllamaCloud", "flattened"]
 
@@ -30,17 +32,29 @@ class OllamaCloud:
         self._api = api
 
     def chat(
-        self, request: ChatRequest, *, deadline: Deadline, cancelled: Cancelled
+        self,
+        request: ChatRequest,
+        *,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        deltas: Deltas | None = None,
     ) -> ChatResponse:
         """Make one call; raises what ``Provider.chat`` says."""
         generate = self._api == "generate" or (self._api == "auto" and not _needs_roles(request))
-        path, body, read = (
-            ("/api/generate", generate_body(request), generate_response)
+        path, body, read, assembly = (
+            ("/api/generate", generate_body(request), generate_response, GenerateStream)
             if generate
-            else ("/api/chat", chat_body(request), chat_response)
+            else ("/api/chat", chat_body(request), chat_response, ChatStream)
         )
-        reply = self._upstream.post(path, body, deadline=deadline, cancelled=cancelled)
-        return checked_json(self.name, request, read(reply.fields))
+        return ask(
+            self._upstream,
+            path,
+            body,
+            lambda reply: checked_json(self.name, request, read(reply.fields)),
+            None if deltas is None else assembly(deltas),
+            deadline=deadline,
+            cancelled=cancelled,
+        )
 
 
 def _needs_roles(request: ChatRequest) -> bool:

@@ -18,7 +18,7 @@ from chat.types import (
     ToolCall,
 )
 
-__all__ = ["chat_body", "chat_response", "generate_response", "settings"]
+__all__ = ["call_from_wire", "chat_body", "chat_response", "generate_response", "settings"]
 
 #: What stands for no word on thinking, and for levels that Ollama does not have: the nearest one.
 _THINK: dict[bool | str | None, bool | str] = {None: False, "minimal": "low", "xhigh": "high"}
@@ -134,7 +134,7 @@ def chat_response(answer: Fields) -> ChatResponse:
         raise answer.fault("message", "an object")
     message = answer.child("message")
     calls = tuple(
-        _call_from_wire(index, call) for index, call in enumerate(message.children("tool_calls"))
+        call_from_wire(index, call) for index, call in enumerate(message.children("tool_calls"))
     )
     return _response(answer, message, "content", calls)
 
@@ -183,7 +183,7 @@ def _finish_reason(answer: Fields, content: str, calls: tuple[ToolCall, ...]) ->
     return FinishReason.STOP
 
 
-def _call_from_wire(index: int, call: Fields) -> ToolCall:
+def call_from_wire(index: int, call: Fields) -> ToolCall:
     """A tool call; daemons from before ids existed send none, so the position makes one."""
     function = call.child("function")
     name = function.text("name")

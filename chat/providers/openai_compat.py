@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from chat.providers.asking import ask
 from chat.providers.dialects import KIMI, OPENCODE, OPENROUTER, Dialect
 from chat.providers.error_text import status_inside
 from chat.providers.json_answer import checked_json
+from chat.providers.openai_stream import ChunkStream
 from chat.providers.openai_wire import chat_body, chat_response, failed_choice
-from chat.providers.upstream import Upstream
-from chat.types import Billed, Cancelled, ChatRequest, ChatResponse, Deadline
+from chat.providers.upstream import Reply, Upstream
+from chat.types import Billed, Cancelled, ChatRequest, ChatResponse, Deadline, Deltas
 
 __all__ = ["OpenAICompat", "kimi", "opencode", "openrouter"]
 
@@ -34,7 +36,12 @@ class OpenAICompat:
         self._catalogues = dict(catalogues or {})
 
     def chat(
-        self, request: ChatRequest, *, deadline: Deadline, cancelled: Cancelled
+        self,
+        request: ChatRequest,
+        *,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        deltas: Deltas | None = None,
     ) -> ChatResponse:
         """Make one call; raises what ``Provider.chat`` says."""
         upstream = self._upstream
@@ -42,13 +49,21 @@ class OpenAICompat:
             if request.model.startswith(prefix):
                 upstream = its_upstream
                 request = replace(request, model=request.model.removeprefix(prefix))
-        reply = upstream.post(
+        body = chat_body(self._dialect, request)
+        if deltas is not None and self._dialect.counts_on_request:
+            body["stream_options"] = {"include_usage": True}
+        return ask(
+            upstream,
             "/chat/completions",
-            chat_body(self._dialect, request),
+            body,
+            lambda reply: self._read(upstream, request, reply),
+            None if deltas is None else ChunkStream(deltas),
             deadline=deadline,
             cancelled=cancelled,
             headers=self._dialect.headers,
         )
+
+    def _read(self, upstream: Upstream, request: ChatRequest, reply: Reply) -> ChatResponse:
         failed = failed_choice(reply.fields)
         if failed is not None:
             error = failed.values.get("error")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -18,12 +19,16 @@ import urllib3.exceptions
 from chat.addresses import is_loopback
 from chat.errors import ChatError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from chat.keys import Secret
+from chat.providers.assembly import Assembly
 from chat.providers.attempt import Attempt
+from chat.providers.bounded import as_it_comes
 from chat.providers.classify import classify
 from chat.providers.endpoint import Endpoint
 from chat.providers.error_text import status_inside
-from chat.providers.faults import AnswerTooLarge, network_error, stop_error
+from chat.providers.faults import AnswerCut, network_error, stop_error
 from chat.providers.fields import Fields, parse_json
+from chat.providers.limits import AnswerTooLarge, check_size, check_values
+from chat.providers.records import FAULTS, RecordReader
 from chat.providers.watchdog import StopReason, process_watchdog
 from chat.types import JSON, Cancelled, Deadline
 
@@ -36,14 +41,13 @@ _OK, _NOT_OK, _ERRORS = 200, 300, 400
 #: As much of an error answer as is read: its status says most.
 _MOST_ERROR_BYTES = _MIB
 
-#: Values in one answer. Short ones take thirty times the memory of their text, once decoded.
-_MOST_VALUES = 1_000_000
-_SEPARATORS = (b",", b"[", b"{")
-
 #: The watchdog ends a silent call at its deadline. This much later the socket would do it by
 #: itself, so that even a mistake in the watchdog cannot hold a thread for ever.
 _SILENCE_SLACK_S = 5.0
 
+#: Seconds for which the end of a body is waited for when the answer in it is there already: its
+#: connection can be used again then, and OpenCode says what the call has cost.
+_END_WITHIN_S = 1.0
 
 #: json.dumps would make one for each body.
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -67,6 +71,9 @@ class _RawReply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+_Outcome = TypeVar("_Outcome", bound=_RawReply | Reply)
 
 
 class Upstream:
@@ -123,13 +130,34 @@ class Upstream:
         everything else an UpstreamError, whose ``billed`` tells whether the request can have
         reached the upstream.
         """
-        payload = _encoded(body)
-        typed = {**_JSON_HEADERS, **headers} if headers else _JSON_HEADERS
-        return self._call("POST", path, typed, payload, deadline, cancelled)
+        exchange = partial(self._exchange, "POST", path, _typed(headers), _encoded(body))
+        return self._accepted(self._call(exchange, deadline, cancelled))
+
+    def stream(
+        self,
+        path: str,
+        body: JSON,
+        assembly: Assembly,
+        *,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send ``body`` as ``post`` does, but ask for the answer piece by piece.
+
+        Each record goes to ``assembly`` as soon as it is there, and what is returned is all of them
+        together. If the upstream answers with one JSON object all the same, that is returned, and
+        ``assembly`` is given nothing. Raises what ``post`` does, also after some records.
+        """
+        payload = _encoded({**body, "stream": True})
+        exchange = partial(self._follow, path, _typed(headers), payload, assembly)
+        outcome = self._call(exchange, deadline, cancelled)
+        return outcome if isinstance(outcome, Reply) else self._accepted(outcome)
 
     def get(self, path: str, *, deadline: Deadline, cancelled: Cancelled) -> Reply:
         """Fetch ``path`` under the base URL, held to the same limits; raises what ``post`` does."""
-        return self._call("GET", path, _NO_HEADERS, None, deadline, cancelled)
+        exchange = partial(self._exchange, "GET", path, _NO_HEADERS, None)
+        return self._accepted(self._call(exchange, deadline, cancelled))
 
     def refusal(self, status: int, headers: Mapping[str, str], body: object) -> UpstreamError:
         """The error that an error answer stands for; ``body`` is decoded JSON, or text."""
@@ -140,14 +168,9 @@ class Upstream:
         return None if self._secret is None else self._secret.reveal()
 
     def _call(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        payload: bytes | None,
-        deadline: Deadline,
-        cancelled: Cancelled,
-    ) -> Reply:
+        self, exchange: Callable[[Attempt], _Outcome], deadline: Deadline, cancelled: Cancelled
+    ) -> _Outcome:
+        """What ``exchange`` brings, unless it is stopped; its faults as errors of our own."""
         remaining = deadline.remaining()
         if cancelled.is_set():
             raise self._stopped(StopReason.CANCELLED, cancelled, sent=False)
@@ -161,39 +184,83 @@ class Upstream:
             silence_s=remaining + _SILENCE_SLACK_S,
         )
         cancelled.on_set(attempt.cancel)
-        outcome: _RawReply | Exception
+        outcome: _Outcome | Exception
         with attempt:
             try:
-                outcome = self._exchange(attempt, method, path, headers, payload)
-            # requests lets some of urllib3's exceptions through; its own are OSErrors.
-            except (OSError, urllib3.exceptions.HTTPError, AnswerTooLarge) as error:
+                outcome = exchange(attempt)
+            except (*FAULTS, AnswerCut, UpstreamError) as error:
                 outcome = error
         fault = outcome if isinstance(outcome, Exception) else None
-        # Only now is `stopped` final, and a body that was cut short can look complete.
-        if attempt.stopped is not None:
+        # Only now is `stopped` final, and a body that was cut short can look complete. Not so one
+        # whose last record has come: that is an answer, unless nobody wants one any more.
+        answered = isinstance(outcome, Reply) and attempt.stopped is not StopReason.CANCELLED
+        if attempt.stopped is not None and not answered:
             raise self._stopped(attempt.stopped, cancelled, sent=attempt.sent) from fault
+        if isinstance(outcome, UpstreamError):
+            raise outcome
         if isinstance(outcome, Exception):
             raise network_error(self.name, self._host, outcome, sent=attempt.sent) from fault
-        return self._accepted(outcome)
+        return outcome
 
     def _exchange(
         self,
-        attempt: Attempt,
         method: str,
         path: str,
         headers: Mapping[str, str],
         payload: bytes | None,
+        attempt: Attempt,
     ) -> _RawReply:
         """One request and its answer; raises whatever requests and urllib3 raise."""
-        connect_s = min(self._connect_timeout_s, attempt.silence_s)
-        timeout = connect_s, attempt.silence_s
-        response = self._endpoint.send(method, path, headers, payload, timeout)
+        response = self._send(method, path, headers, payload, attempt)
         try:
-            body = self._read(response)
+            return _raw(response, self._read(response))
         finally:
             response.close()
-        names = {name.lower(): value for name, value in response.headers.items()}
-        return _RawReply(response.status_code, names, body)
+
+    def _follow(
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        payload: bytes,
+        assembly: Assembly,
+        attempt: Attempt,
+    ) -> _RawReply | Reply:
+        """The same for an answer that comes piece by piece, unless it comes as a whole.
+
+        Raises what ``RecordReader.read`` does as well.
+        """
+        response = self._send("POST", path, headers, payload, attempt)
+        try:
+            raw = _raw(response, b"")
+            if not _OK <= raw.status < _NOT_OK:
+                return raw._replace(body=self._read(response))
+            blank = Fields(self.name, raw.status, {}, secret=self._key)
+            whole = RecordReader(
+                assembly,
+                blank,
+                self._max_body_bytes,
+                refusal=partial(self._refused, raw),
+                answered=partial(attempt.answered, _END_WITHIN_S),
+            ).read(as_it_comes(response.raw))
+        finally:
+            response.close()
+        if whole is not None:
+            check_values(whole)
+            return raw._replace(body=whole)
+        return Reply(raw.status, raw.headers, replace(blank, values=assembly.whole()))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        payload: bytes | None,
+        attempt: Attempt,
+    ) -> requests.Response:
+        """One request, and the answer with its body unread."""
+        connect_s = min(self._connect_timeout_s, attempt.silence_s)
+        timeout = connect_s, attempt.silence_s
+        return self._endpoint.send(method, path, headers, payload, timeout)
 
     def _read(self, response: requests.Response) -> bytes:
         """The body, piece by piece; as much of it as came, if the status tells enough."""
@@ -203,9 +270,8 @@ class Upstream:
         try:
             for piece in response.raw.stream(_PIECE, decode_content=True):
                 body += piece
-                _check(len(body), limit, "bytes")
-            if len(body) > _MOST_VALUES:
-                _check(sum(map(body.count, _SEPARATORS)), _MOST_VALUES, "values")
+                check_size(len(body), limit, "bytes")
+            check_values(body)
         except (urllib3.exceptions.HTTPError, AnswerTooLarge):
             if not status_tells:
                 raise
@@ -228,17 +294,25 @@ class Upstream:
                 upstream_status=raw.status,
             )
         if decoded.get("error"):
-            raise self.refusal(status_inside(decoded["error"]), raw.headers, decoded)
+            raise self._refused(raw, decoded)
         fields = Fields(self.name, raw.status, decoded, secret=self._key)
         return Reply(raw.status, raw.headers, fields)
+
+    def _refused(self, raw: _RawReply, decoded: JSON) -> UpstreamError:
+        """The error inside a 2xx answer."""
+        return self.refusal(status_inside(decoded["error"]), raw.headers, decoded)
 
     def _stopped(self, reason: StopReason, cancelled: Cancelled, *, sent: bool) -> ChatError:
         return stop_error(self.name, self._host, reason, why=cancelled.reason or "", sent=sent)
 
 
-def _check(found: int, limit: int, what: str) -> None:
-    if found > limit:
-        raise AnswerTooLarge(f"{limit} {what}")
+def _typed(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    return {**_JSON_HEADERS, **headers} if headers else _JSON_HEADERS
+
+
+def _raw(response: requests.Response, body: bytes) -> _RawReply:
+    names = {name.lower(): value for name, value in response.headers.items()}
+    return _RawReply(response.status_code, names, body)
 
 
 def _encoded(body: JSON) -> bytes:

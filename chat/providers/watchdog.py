@@ -21,6 +21,7 @@ class StopReason(Enum):
     CONNECT = "no connection in time"
     DEADLINE = "deadline passed"
     CANCELLED = "cancelled"
+    ANSWERED = "nothing more to wait for"
 
 
 class Stoppable(Protocol):
