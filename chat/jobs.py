@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Self
 
 from chat.errors import ChatError, error_from_wire
-from chat.types import JSON, Billed, ChatRequest, Lane
+from chat.types import JSON, Billed, ChatRequest, Delta, Lane
 
 __all__ = [
     "ID_CHARACTERS",
@@ -22,6 +22,7 @@ __all__ = [
     "JobState",
     "NewJob",
     "Outcome",
+    "Piece",
     "is_id",
     "made_at",
     "new_id",
@@ -167,6 +168,17 @@ class Ending:
     again_after_s: float | None = None
     again_why: str = ""
     counts_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a call's answer on its way to whoever reads it; ``number`` counts from 1."""
+
+    job_id: str
+    token: str
+    attempt: int
+    number: int
+    delta: Delta
 
 
 @dataclass(frozen=True, slots=True)

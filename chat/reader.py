@@ -14,14 +14,14 @@ from chat.jobs import JobRecord, JobState, Outcome, made_at, rfc3339
 from chat.overview import provider_view
 from chat.records import outcome_of, record_of
 from chat.scripts import Scripts
-from chat.types import JSON, Lane
+from chat.types import JSON, Delta, Lane
 
 if TYPE_CHECKING:
     from chat.settings import ChatdConfig
 
 __all__ = ["Page", "Reader", "no_record"]
 
-#: How many jobs one round trip asks about at the most.
+#: How many jobs, or pieces of an answer, one round trip asks about at the most.
 _AT_ONCE = 500
 
 #: What ``acct`` counts; a name that Redis has not counted yet stands for 0.
@@ -170,6 +170,24 @@ class Reader(Scripts):
             metas = self.redis.mget([f"celery-task-meta-{job_id}" for job_id in job_ids])
         found = (outcome_of(meta) for meta in cast("list[str | None]", metas))
         return {outcome.job_id: outcome for outcome in found if outcome is not None}
+
+    def events(self, job_id: str, after: str = "-") -> list[tuple[str, Delta]]:
+        """The pieces of a job's answer that Redis still has, behind the one with the id ``after``.
+
+        Each has its id, ``<attempt>-<number>``. They go some minutes after the last of them.
+        """
+        found: list[tuple[str, Delta]] = []
+        begin = after if after == "-" else f"({after}"
+        while True:
+            with redis_errors():
+                entries = cast(
+                    "list[tuple[str, dict[str, str]]]",
+                    self.redis.xrange(f"stream:{job_id}", min=begin, count=_AT_ONCE),
+                )
+            found += [(id_, Delta.from_wire(json.loads(entry["d"]))) for id_, entry in entries]
+            if len(entries) < _AT_ONCE:
+                return found
+            begin = f"({entries[-1][0]}"
 
     def ping(self) -> None:
         """Raises ``QueueUnavailable`` when Redis does not answer."""

@@ -27,6 +27,7 @@ _NAMES = (
     "audit",
     "cancel",
     "client",
+    "deliver",
     "drain",
     "expire",
     "finish",
@@ -46,9 +47,12 @@ _NAMES = (
     "watch",
 )
 
-#: Those that carry a job or a call: quick, each about one job, and all that many callers run at the
-#: same time. None of the others may hold them up, nor wait behind them.
-_TOGETHER = frozenset({"admit", "cancel", "client", "expire", "finish", "start", "watch"})
+#: Those that carry a job or a call: quick, each about one job or some pieces of answers, and all
+#: that many callers run at the same time. None of the others may hold them up, nor wait behind
+#: them.
+_TOGETHER = frozenset(
+    {"admit", "cancel", "client", "deliver", "expire", "finish", "start", "watch"}
+)
 
 
 #: Where the next definition of a shared file begins: all are `local` and stand at the margin.

@@ -18,7 +18,7 @@ from chat.access import Caller
 from chat.budget import budget_of, estimated_tokens
 from chat.connection import redis_errors
 from chat.errors import ChatError, ClientLimited, QueueUnavailable
-from chat.jobs import Ending, JobRecord, JobState, NewJob, Outcome, queue_name
+from chat.jobs import Ending, JobRecord, JobState, NewJob, Outcome, Piece, queue_name
 from chat.reader import Reader
 from chat.records import new_record, outcome_of
 from chat.refusals import NO_CAPS, caps_of, refusal
@@ -266,16 +266,33 @@ class JobStore(Reader, Upkeep):
         )
         return Finished(*reply)
 
+    def deliver(self, pieces: Sequence[Piece]) -> list[tuple[str, str]]:
+        """Pass pieces of answers on; those of one call come in their order, and once is enough.
+
+        From the first one on, its job has no further attempt. How many pieces come at once is the
+        caller's to bound: all of them are one step of Redis. Returns the calls (job id, token) that
+        are no longer wanted.
+        """
+        args: list[str | int] = []
+        for piece in pieces:
+            text = compact_json(piece.delta.to_wire())
+            if not text.isascii():
+                # As in an answer: half a surrogate pair, which no UTF-8 can carry, is a "?".
+                text = text.encode(errors="replace").decode()
+            args += (piece.job_id, piece.token, piece.attempt, piece.number, text)
+        unwanted = cast("list[str]", self._run("deliver", *args))
+        return [cast("tuple[str, str]", tuple(line.split(" "))) for line in unwanted]
+
     def life(self) -> str:
         """The present life of the Redis server: another one after a restart or a fail-over."""
         return cast("str", self._run("life"))
 
-    def reassert(self, grant: Grant, *, worker: str, provider: str) -> str:
+    def reassert(self, grant: Grant, *, worker: str, provider: str, delivered: bool = False) -> str:
         """Enter a call in flight again if Redis has forgotten it, or all of its job.
 
-        Returns ``known`` if it has not. ``taken``: the job is the worker's again; ``recreated``: it
-        had to be made anew. ``given up``: it is over or in another call. ``removed``: its record
-        has been, since it was over.
+        ``delivered``: pieces of its answer may have gone out. Returns ``known`` if it has not.
+        ``taken``: the job is the worker's again; ``recreated``: it had to be made anew. ``given
+        up``: it is over or in another call. ``removed``: its record has been, since it was over.
         """
         return cast(
             "str",
@@ -287,6 +304,7 @@ class JobStore(Reader, Upkeep):
                 worker,
                 grant.record,
                 compact_json(grant.request.to_wire()),
+                "delivered" if delivered else "",
             ),
         )
 

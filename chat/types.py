@@ -241,6 +241,7 @@ class ChatRequest:
             tool_choice=wire.get("tool_choice"),
             parallel_tool_calls=wire.get("parallel_tool_calls"),
             schema_info=wire.get("schema_info"),
+            stream=wire.get("stream", False),
         )
 
 

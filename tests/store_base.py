@@ -165,6 +165,8 @@ class StoreBase:
                 found[key] = client.zrange(key, 0, -1, withscores=True)
             elif kind == "list":
                 found[key] = client.lrange(key, 0, -1)
+            elif kind == "stream":
+                found[key] = tuple(client.xrange(key))
             else:
                 found[key] = client.get(key)
         return found

@@ -30,9 +30,9 @@ from chat.errors import (
     UpstreamRateLimited,
     UpstreamUnavailable,
 )
-from chat.jobs import Ending, JobState, NewJob, new_job_id, queue_name
+from chat.jobs import Ending, JobState, NewJob, Piece, new_job_id, queue_name
 from chat.store import Grant, JobStore
-from chat.types import ChatRequest, Lane, Message, Role
+from chat.types import ChatRequest, Delta, DeltaKind, Lane, Message, Role
 from tests.store_books import Books, balance
 
 __all__ = ["StoreModel", "explore"]
@@ -78,12 +78,16 @@ TIMES = (
 
 @dataclass(slots=True)
 class Call:
-    """One grant as its worker sees it; ``given_up`` once the keeper took its lease."""
+    """One grant as its worker sees it; ``given_up`` once the keeper took its lease.
+
+    ``pieces`` of its answer have gone out.
+    """
 
     grant: Grant
     budget: str
     ending: Ending | None = None
     given_up: bool = False
+    pieces: int = 0
 
 
 @dataclass(slots=True)
@@ -253,6 +257,33 @@ class StoreModel(RuleBasedStateMachine):
             assert self.state(call.grant.job_id) == before
             assert self.client.hgetall(f"budget:{call.budget}") == budget
 
+    @rule(pick=PICKS, count=st.integers(1, 3))
+    def stream(self, pick, count) -> None:
+        """A call sends pieces of its answer, the last one of them twice."""
+        running = [call for call in self.calls if call.ending is None]
+        if not running:
+            return
+        call = running[pick % len(running)]
+        known = [delta for _, delta in self.store.events(call.grant.job_id)]
+        pieces = [
+            Piece(
+                call.grant.job_id,
+                call.grant.token,
+                call.grant.attempt,
+                call.pieces + number,
+                Delta(DeltaKind.CONTENT, f"{call.grant.token} {number}"),
+            )
+            for number in range(1, count + 1)
+        ]
+        unwanted = self.store.deliver(pieces) + self.store.deliver(pieces[-1:])
+        events = [delta for _, delta in self.store.events(call.grant.job_id)]
+        if call.given_up:
+            assert unwanted == [(call.grant.job_id, call.grant.token)] * 2
+            assert events == known
+        else:
+            call.pieces += count
+            assert (unwanted, events) == ([], known + [piece.delta for piece in pieces])
+
     def start_again(self, call: Call) -> None:
         """The reply to a start was lost: the same grant comes again, and is not charged again."""
         if not call.given_up:
@@ -324,6 +355,14 @@ class StoreModel(RuleBasedStateMachine):
             for queue in QUEUES.values():
                 there = {*self.client.lrange(queue, 0, -1), *self.hand}
                 assert set(self.members(f"queued:{queue}")) <= there
+
+    @invariant()
+    def an_answer_that_has_begun_is_the_only_one(self) -> None:
+        """Its job is in that call, or over: nobody is given the beginning of another one."""
+        for call in self.calls:
+            if call.pieces and (state := self.state(call.grant.job_id)) is not None:
+                token = self.client.hget(f"job:{call.grant.job_id}", "token")
+                assert state.terminal or (state, token) == ("calling", call.grant.token)
 
     @invariant()
     def overruns_are_counted(self) -> None:
@@ -412,8 +451,8 @@ class StoreModel(RuleBasedStateMachine):
             billed="maybe",
             **changes,
         )
-        self.store.finish(call.ending)
-        if changes["state"] == "succeeded":
+        finished = self.store.finish(call.ending)
+        if (changes["state"], finished.detail) == ("succeeded", "succeeded"):
             # A newer attempt has nothing left to do; it is told to stop and has no permit.
             self.gave_up(call.grant.job_id)
 

@@ -27,6 +27,9 @@ class StoreRecall(StoreBase):
                 client.hset(key, mapping=value)
             elif isinstance(value, str):
                 client.set(key, value)
+            elif isinstance(value, tuple):
+                for entry_id, fields in value:
+                    client.xadd(key, fields, id=entry_id)
             elif isinstance(value[0], tuple):
                 client.zadd(key, dict(value))
             else:

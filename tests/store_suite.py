@@ -15,6 +15,7 @@ from tests.store_listed import StoreListed
 from tests.store_recall import StoreRecall
 from tests.store_retry import StoreRetry
 from tests.store_shown import StoreShown
+from tests.store_streamed import StoreStreamed
 from tests.store_waiting import StoreWaiting
 
 __all__ = ["StoreSuite", "a_job", "balance"]
@@ -33,5 +34,6 @@ class StoreSuite(
     StoreAudited,
     StoreDrain,
     StoreClients,
+    StoreStreamed,
 ):
     """Every test of it leaves the books balanced."""

@@ -7,17 +7,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from redis.exceptions import RedisError
 
 from chat.errors import QueueUnavailable
 from chat.memory import Memory
 from chat.types import Cancelled
+from workers.outbox import Outbox
 
 if TYPE_CHECKING:
     from chat.jobs import Ending
     from chat.store import Grant, JobStore
+    from workers.outbox import Pieces
 
 __all__ = ["HEARTBEAT_S", "Calls"]
 
@@ -31,25 +33,44 @@ _RECONNECT_S = 0.2
 
 
 class _Call:
-    """One call, entered in ``calls`` as long as it lasts."""
+    """One call, entered in ``calls`` as long as it lasts.
 
-    __slots__ = ("_calls", "_key", "cancelled", "grant", "renew_until")
+    The switch ``cancelled`` is set when it must stop. ``pieces`` takes those of its answer, if that
+    is to come piece by piece.
+    """
+
+    __slots__ = ("_calls", "_key", "_outbox", "cancelled", "grant", "pieces", "renew_until")
 
     def __init__(
-        self, calls: dict[tuple[str, str], _Call], grant: Grant, renew_until: float
+        self,
+        calls: dict[tuple[str, str], _Call],
+        outbox: Outbox,
+        grant: Grant,
+        renew_until: float,
     ) -> None:
         self._calls = calls
+        self._outbox = outbox
         self._key = grant.job_id, grant.token
         self.grant = grant
         self.cancelled = Cancelled()
+        self.pieces: Pieces | None = None
         self.renew_until = renew_until
 
-    def __enter__(self) -> Cancelled:
+    @property
+    def delivered(self) -> bool:
+        """Whether any piece of its answer may have gone out: there is no other attempt then."""
+        return self.pieces is not None and self.pieces.delivered
+
+    def __enter__(self) -> Self:
         self._calls[self._key] = self
-        return self.cancelled
+        if self.grant.request.stream:
+            self.pieces = self._outbox.open(self.grant, self.cancelled)
+        return self
 
     def __exit__(self, *_: object) -> None:
         del self._calls[self._key]
+        if self.pieces is not None:
+            self._outbox.forget(self.grant)
 
 
 class Calls:
@@ -58,7 +79,8 @@ class Calls:
     Two daemon threads: one sends a heartbeat for all calls at once and learns from its answer what
     to stop, the other hears of it at once on the channel ``chatd:stop:<worker>``. The channel may
     lose a message; the heartbeat is the net. ``after_beat`` runs after each heartbeat that went
-    through; it may raise ``QueueUnavailable``.
+    through; it may raise ``QueueUnavailable``. A third one, once a call is to be answered piece by
+    piece, sends the pieces.
 
     What Redis has confirmed it may forget all the same, when it is restarted after a power failure.
     So before the first heartbeat of each of its lives, it is told again what this process is
@@ -79,6 +101,7 @@ class Calls:
         self._after_beat = after_beat
         # Without a lock: to enter a call, to find one and to list them all is one step each.
         self._calls: dict[tuple[str, str], _Call] = {}
+        self._outbox = Outbox(store)
         self._ended: Memory[Ending] = Memory()
         self._life = ""
         self._closed = threading.Event()
@@ -91,13 +114,14 @@ class Calls:
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
     def close(self) -> None:
-        """End both threads."""
+        """End all threads."""
         self._closed.set()
         self._beat_now.set()
+        self._outbox.close()
 
     def open(self, grant: Grant, remaining_s: float) -> _Call:
-        """Hold the lease of one call; the switch that is handed out is set when it must stop."""
-        return _Call(self._calls, grant, time.monotonic() + remaining_s + _GRACE_S)
+        """Hold the lease of one call."""
+        return _Call(self._calls, self._outbox, grant, time.monotonic() + remaining_s + _GRACE_S)
 
     def remember(self, ending: Ending) -> None:
         """Keep for a while what Redis has confirmed, should it forget it."""
@@ -132,11 +156,18 @@ class Calls:
 
     def _reassert(self) -> None:
         """Redis has a new life: tell it what it may not have taken over from the last one."""
-        calls = [call.grant for call in list(self._calls.values())]
+        calls = list(self._calls.values())
         ended = self._ended.all()
         became: Counter[str] = Counter()
-        for grant in calls:
-            became[self._store.reassert(grant, worker=self._worker, provider=self._provider)] += 1
+        for call in calls:
+            became[
+                self._store.reassert(
+                    call.grant,
+                    worker=self._worker,
+                    provider=self._provider,
+                    delivered=call.delivered,
+                )
+            ] += 1
         for ending in ended:
             self._store.finish(ending)
         _log.warning(

@@ -187,17 +187,26 @@ class Runner:
     def _call(self, grant: Grant) -> None:
         started = time.monotonic()
         remaining_s = grant.remaining_ms / 1000
-        with self._calls.open(grant, remaining_s) as cancelled:
+        with self._calls.open(grant, remaining_s) as call:
             route = Route(self._provider, grant.upstream_model)
             deadline = Deadline(started + min(self._config.timeout_s, remaining_s))
             try:
-                response = self._registry.chat(
-                    route, grant.request, deadline=deadline, cancelled=cancelled
-                )
+                try:
+                    response = self._registry.chat(
+                        route,
+                        grant.request,
+                        deadline=deadline,
+                        cancelled=call.cancelled,
+                        deltas=call.pieces,
+                    )
+                finally:
+                    if call.pieces is not None:
+                        # They go before the end; whether any has gone is known from here on.
+                        call.pieces.close()
             except ChatError as error:
                 error = self._whose_deadline(error, remaining_s)
                 left_s = remaining_s - (time.monotonic() - started)
-                ending = self._failed(grant, error, left_s)
+                ending = self._failed(grant, error, left_s, delivered=call.delivered)
             except Exception:  # noqa: BLE001 - said below
                 # A bug of ours: the job must end all the same, and the log has the traceback.
                 _log.exception("job %s: the provider failed in an unforeseen way", grant.job_id)
@@ -239,6 +248,7 @@ class Runner:
             upstream_model=error.upstream_model,
             latency_ms=error.latency_ms,
             billed=error.billed,
+            partial=error.partial,
         )
 
     def _succeeded(self, grant: Grant, response: ChatResponse) -> Ending:
@@ -260,8 +270,13 @@ class Runner:
             output_tokens=response.output_tokens,
         )
 
-    def _failed(self, grant: Grant, error: ChatError, remaining_s: float) -> Ending:
-        """The end of a failed call, with what its budget learns and whether it is tried again."""
+    def _failed(
+        self, grant: Grant, error: ChatError, remaining_s: float, *, delivered: bool = False
+    ) -> Ending:
+        """The end of a failed call, with what its budget learns and whether it is tried again.
+
+        It is not if pieces of its answer were ``delivered``: their reader cannot begin anew.
+        """
         state = JobState.CANCELLED if isinstance(error, JobCancelled) else JobState.FAILED
         error.job_id = grant.job_id
         counts = tally(error)
@@ -276,6 +291,7 @@ class Runner:
             remaining_s=remaining_s,
             chance=self._chance(),
         )
+        again = decision.again and not delivered
         payload = error.to_wire()
         if error.billed is Billed.NO and grant.answered + grant.unknown > 0:
             # An earlier call may have been billed: whoever repeats the request might pay twice.
@@ -290,8 +306,9 @@ class Runner:
             signal=signal(error).value,
             retry_after_s=error.retry_after_s,
             chance=self._chance(),
-            again_after_s=decision.delay_s if decision.again else None,
-            again_why=decision.reason if decision.again else "",
+            output_tokens=(error.partial or {}).get("output_tokens"),
+            again_after_s=decision.delay_s if again else None,
+            again_why=decision.reason if again else "",
             counts_as=counts.value,
         )
 

@@ -14,7 +14,7 @@ local key, member = 'job:' .. id, ARGV[1] .. ' ' .. ARGV[2]
 local held, now = give_permit(provider, member)
 -- First what `end_job` wants to know.
 local FIELDS = {'queue', 'bytes', 'watch', 'ttl', 'budget', 'lane', 'seq', 'state', 'token', 'end_token', 'worker', 'cancel',
-  'match', 'cost', 'attempts', 'a:1', ARGV[18]}
+  'match', 'cost', 'attempts', 'a:1', ARGV[18], 'delivered'}
 local job = redis.call('HMGET', key, unpack(FIELDS))
 -- Redis may have forgotten this call, or all of the job; only then, and before another attempt, the record is needed.
 local became, record = 'known', nil
@@ -53,7 +53,8 @@ if held then
   end
   local tokens = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0)
   local ran = signal ~= 'refused' and signal ~= 'quota'
-  if tokens > 0 or not ran then rates_true_up(b, limit, tonumber(known.cost), tokens) end
+  -- Of a call that broke off nobody says what it cost in input: its estimate stays.
+  if kind == 'succeeded' and tokens > 0 or not ran then rates_true_up(b, limit, tonumber(known.cost), tokens) end
   save_budget(budget, b, stored)
   if b.closed_until ~= closed and (not closed or closed <= now) then
     redis.call('HINCRBY', stats, 'cool_downs', 1)
@@ -125,14 +126,15 @@ end
 
 if state == 'calling' and holder == token then
   if ARGV[18] ~= '' then append(fields, ARGV[18], int((job[17] or 0) + 1)) end
-  -- Without its request, which the worker does not hand back, a job cannot be called again.
-  if ARGV[16] ~= '' and not job[12] and became ~= 'recreated' then return again() end
+  -- Without its request, which the worker does not hand back, a job cannot be called again; nor is one whose answer
+  -- somebody has seen the beginning of.
+  if ARGV[16] ~= '' and not job[12] and not job[18] and became ~= 'recreated' then return again() end
   return finish(state, ARGV[7])
 end
 
 -- A call that was given up and came back without an answer changes nothing but the ledger; a repetition of what led
--- to another attempt not even that.
-if kind ~= 'succeeded' then return ledger_only() end
+-- to another attempt not even that. Nor does an answer while that of the newer attempt is being read.
+if kind ~= 'succeeded' or job[18] then return ledger_only() end
 
 if state == 'calling' then  -- An answer is here: the newer attempt has nothing left to do.
   give_permit(provider, id .. ' ' .. holder)

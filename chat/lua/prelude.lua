@@ -1,9 +1,12 @@
 -- Shared by every script: it is put before each of them when they are loaded.
 --
 -- Keys (one Redis database, no cluster):
---   job:<id>                 hash   the record. While none of its values has more than 64 bytes, Redis keeps it in one piece
+--   job:<id>                 hash   the record. While none of its values has more than 64 bytes, Redis keeps it in one piece.
+--                                   With `delivered` a piece of its answer has gone out: no other attempt may follow
 --   request:<id>             string what a job that is not over asks: in the record it would be such a value, where the
 --                                   version before has it
+--   stream:<id>              stream what has come of an answer that comes piece by piece: entry <attempt>-<number> has the
+--                                   piece as `d`; it goes some minutes after the last of them
 --   queued:<queue>           zset   job -> sequence number of its newest wake-up
 --   seq:<queue>, mark:<queue>       last number given out, highest number started
 --   envelope:<queue>         string Celery message with @JOB@ and @TAG@ to fill in
@@ -186,7 +189,7 @@ local function remove(id, state)
     -- The same key may have come again since, if this record was forgotten in between.
     if string.match(redis.call('GET', key) or '', '^%S+') == id then redis.call('DEL', key) end
   end
-  redis.call('DEL', 'job:' .. id, 'request:' .. id, 'celery-task-meta-' .. id)
+  redis.call('DEL', 'job:' .. id, 'request:' .. id, 'celery-task-meta-' .. id, 'stream:' .. id)
   redis.call('ZREM', 'jobs', id)
   redis.call('ZREM', 'terminal', id .. ' ' .. state)
   redis.call('HINCRBY', 'acct', state, -1)

@@ -7,6 +7,7 @@ import pytest
 from chat.errors import QueueUnavailable
 from tests.servers import RedisProcess
 from tests.store_model import explore
+from tests.store_streamed import numbered, text
 from tests.store_suite import StoreSuite, a_job
 from workers.keeper import Keeper
 
@@ -42,6 +43,24 @@ class TestStore(StoreSuite):
 
         assert done == ("done", "succeeded")
         assert store.record(job.id).state == "succeeded"
+
+    def test_a_full_redis_takes_no_pieces_and_the_answer(self, store, client):
+        """They come with it: none was promised, and none is half there."""
+        grants = [self.start(store, self.admitted(store).id) for _ in range(2)]
+        store.deliver(numbered(grants[0], text("a")))
+        before = self.everything(client)
+        pieces = [*numbered(grants[0], text("b"), 2), *numbered(grants[1], text("a"))]
+        try:
+            client.config_set("maxmemory", 1)
+            with pytest.raises(QueueUnavailable):
+                store.deliver(pieces)
+            during = self.everything(client)
+            done = [self.finish(store, grant) for grant in grants]
+        finally:
+            client.config_set("maxmemory", 0)
+
+        assert during == before
+        assert done == [("done", "succeeded")] * 2
 
     def test_a_full_redis_can_free_itself(self, store, client):
         """Cancelling, expiring, giving up, renewing and removing go on; admitting does not."""

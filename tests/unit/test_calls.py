@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import fakeredis
 import pytest
 
 from chat.config import ChatdConfig
 from chat.store import JobStore
+from chat.types import Delta, DeltaKind
 from tests.store_base import StoreBase, a_job, balance, new_life
+from tests.waiting import eventually
 from workers.calls import Calls
 
 WORKER = "ollama-1@here"
@@ -73,6 +77,26 @@ def test_a_call_in_flight_is_entered_again(store, client, calls):
         seen, restarted = client.zscore("workers:ollama", WORKER), client.get("chatd:life")
         assert seen >= float(restarted)
     BOOKS.finish(store, grant)
+
+
+def test_a_call_whose_answer_has_begun_is_entered_as_such(store, client, calls):
+    """Nobody is given another beginning, should its worker die now; and its pieces go on."""
+    request = replace(a_job().request, stream=True)
+    begun, silent = (started(store, request=request) for _ in range(2))
+    with calls.open(begun, 60) as call, calls.open(silent, 60):
+        call.pieces(Delta(DeltaKind.CONTENT, "a"))
+        eventually(lambda: store.events(begun.job_id), what="the first piece is there")
+        restart(client, begun, silent)
+        calls.beat()
+        entered = [client.hget(f"job:{one.job_id}", "delivered") for one in (begun, silent)]
+        call.pieces(Delta(DeltaKind.CONTENT, "b"))
+        call.pieces.close()
+
+    assert entered == ["1", None]
+    assert [text for _, delta in store.events(begun.job_id) for text in delta.text] == ["a", "b"]
+    calls.close()
+    for grant in (begun, silent):
+        store.finish(BOOKS.ending(grant))
 
 
 def test_a_call_that_has_just_ended_is_told_again(store, client, calls):

@@ -7,7 +7,6 @@ import threading
 
 import fakeredis
 import pytest
-import redis
 
 from chat.config import ChatdConfig
 from chat.errors import (
@@ -18,75 +17,12 @@ from chat.errors import (
     UpstreamUnavailable,
 )
 from chat.jobs import queue_name
-from chat.registry import Registry
 from chat.store import JobStore
 from chat.types import Billed, ChatResponse, FinishReason, Lane
+from tests.runner import Bench
 from tests.store_suite import a_job, balance
 from tests.waiting import eventually
 from workers.calls import Calls
-from workers.orphans import Orphans
-from workers.runner import Runner
-
-
-class Scripted:
-    """A provider that does what ``act`` says."""
-
-    name = "ollama"
-
-    def __init__(self):
-        self.requests = []
-        self.act = lambda **_: ChatResponse("Paris", FinishReason.STOP, output_tokens=1)
-
-    def chat(self, request, *, deadline, cancelled):
-        self.requests.append(request)
-        return self.act(deadline=deadline, cancelled=cancelled)
-
-
-class FlakyRedis(fakeredis.FakeRedis):
-    """Fails the next ``failures`` commands, after doing them when ``after`` is set."""
-
-    failures = 0
-    after = False
-
-    def execute_command(self, *args, **options):
-        if self.failures and args[0] == "EVALSHA":
-            self.failures -= 1
-            if self.after:
-                super().execute_command(*args, **options)
-            message = "gone"
-            raise redis.ConnectionError(message)
-        return super().execute_command(*args, **options)
-
-
-class Bench:
-    """A runner with everything around it."""
-
-    def __init__(self, folder):
-        self.client = FlakyRedis(decode_responses=True)
-        self.store = JobStore(self.client, ChatdConfig())
-        self.store.register_settings(["ollama"])
-        self.provider = Scripted()
-        self.stopping = threading.Event()
-        self.orphans = Orphans(folder)
-        self.calls = Calls(self.store, "ollama-1@here", "ollama")
-        self.runner = Runner(
-            store=self.store,
-            registry=Registry({"ollama": self.provider}, {}),
-            calls=self.calls,
-            orphans=self.orphans,
-            provider="ollama",
-            worker="ollama-1@here",
-            config=ChatdConfig(),
-            stopping=self.stopping,
-        )
-        # One script of each kind is loaded now, so that failures hit EVALSHA and nothing else.
-        self.run_one()
-
-    def run_one(self, **changes):
-        job = a_job(**changes)
-        self.store.admit(job)
-        self.runner.run(job.id)
-        return self.store.record(job.id)
 
 
 @pytest.fixture
