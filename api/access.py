@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -17,15 +19,15 @@ from chat.addresses import is_address, is_loopback
 from chat.errors import Forbidden, QueueUnavailable, Unauthorized
 from chat.formats.strict_json import shown
 
-__all__ = ["OPEN", "admit", "caller", "leave", "only_admin", "protect"]
+__all__ = ["OPEN", "admit", "caller", "leave", "only_admin", "protect", "stay"]
 
 #: What is answered without a key: whether chatd is there, and how it is called.
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})
 
 _CORS = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Prefer, Range, "
-    "X-Request-Id",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, "
+    "Prefer, Range, X-Request-Id",
     "Access-Control-Expose-Headers": "Content-Range, ETag, Location, Preference-Applied, "
     "Retry-After, Server-Timing, X-Chatd-Ignored, X-Chatd-Job-Id, X-Request-Id",
     "Access-Control-Max-Age": "600",
@@ -141,8 +143,18 @@ def protect(front: FrontEnd, request: Request, response: Response) -> None:
 
 def leave(front: FrontEnd, noted: Notes) -> None:
     """The call has been answered: it counts against no limit any more."""
-    if noted.counted is not None and noted.caller is not None:
+    if noted.counted is not None:
+        stay(front, noted)()
+
+
+def stay(front: FrontEnd, noted: Notes) -> Callable[[], None]:
+    """Let the call count when it has been answered, until what is returned is called."""
+    counted, noted.counted = noted.counted, None
+    return partial(_end_call, front, noted.caller, counted)
+
+
+def _end_call(front: FrontEnd, client: Caller | None, counted: str | None) -> None:
+    if counted is not None and client is not None:
         # Without Redis it counts until its time is over; the answer is none the worse.
         with suppress(QueueUnavailable):
-            front.connections().store.end_call(noted.caller, noted.counted)
-        noted.counted = None
+            front.connections().store.end_call(client, counted)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 from flask import Blueprint, Response
 
 from api.admission import accepted, job_path, naming, read_job
 from api.current import notes, this_request
+from api.events import Events, OurEvents
 from api.frontend import FrontEnd, front_end
 from api.hangup import Watch, client_socket
-from api.headers import Preference
+from api.headers import RESPOND_ASYNC, Preference
 from api.output import json_response
-from api.waiting import await_outcome, watch_outcome
+from api.streams import stream_job
+from api.waiting import GRACE_S, admit_again, await_outcome, watch_outcome
 from chat.errors import DeadlineExceeded, JobCancelled, ResultExpired
 from chat.jobs import NewJob, Outcome
 from chat.replies import Waiter
@@ -27,10 +27,9 @@ __all__ = ["answer_job", "blueprint"]
 blueprint = Blueprint("chat", __name__)
 
 _Format = Callable[[str, JSON], JSON]
+_Streamed = Callable[[str], Events]
 _HandOver = Callable[[FrontEnd, str], Response]
 
-#: Seconds a caller waits beyond the deadline, so that the job's own end is what decides.
-_GRACE_S = 1.0
 #: Seconds after which a caller who is handed a job's id is to ask for its end.
 _COME_BACK_S = 1
 
@@ -39,7 +38,8 @@ _COME_BACK_S = 1
 def chat() -> Response:
     """Admit the job and wait for its end, as long as the caller prefers."""
     front = front_end()
-    return answer_job(front, read_job(front, Lane.INTERACTIVE), _in_our_format, _handed_over)
+    job = read_job(front, Lane.INTERACTIVE)
+    return answer_job(front, job, _in_our_format, OurEvents, _handed_over)
 
 
 @blueprint.get("/v1/chat/providers")
@@ -51,15 +51,21 @@ def providers() -> Response:
 
 
 def answer_job(
-    front: FrontEnd, job: NewJob, formatted: _Format, handed_over: _HandOver
+    front: FrontEnd,
+    job: NewJob,
+    formatted: _Format,
+    streamed: _Streamed,
+    handed_over: _HandOver,
 ) -> Response:
     """Admit ``job`` and answer as the caller prefers: with its end, or with 202 before that.
 
-    ``formatted`` makes the body of a job's id and its answer. ``handed_over`` answers a caller who
-    waited for the end, of a job that goes on while this front end stops. The job's own error is
-    raised.
+    ``formatted`` makes the body of a job's id and its answer, ``streamed`` the events of its id.
+    ``handed_over`` answers a caller who waited for the end, of a job that goes on while this front
+    end stops. The job's own error is raised.
     """
     preference = Preference.from_headers(this_request().headers)
+    if job.request.stream and preference.applied != RESPOND_ASYNC:
+        return stream_job(front, job, streamed, handed_over)
     if preference.wait_s is None:
         ended = _until_the_end(front, job)
         if isinstance(ended, str):
@@ -96,13 +102,13 @@ def _for_a_while(front: FrontEnd, job: NewJob, seconds: float) -> Outcome | Admi
         connections.replies.remember(job, notes().size)
     outcome = admitted.outcome
     if outcome is None and seconds > 0:
-        most = job.timeout_ms / 1000 + _GRACE_S
+        most = job.timeout_ms / 1000 + GRACE_S
         with naming(admitted.job_id):
             outcome = watch_outcome(
                 front,
                 admitted.job_id,
                 min(seconds, most),
-                again=lambda waiter: _again(front, job, waiter),
+                again=lambda waiter: admit_again(front, job, waiter),
             )
     return admitted if outcome is None or seconds == 0 else outcome
 
@@ -123,11 +129,11 @@ def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome | str:
             return admitted.outcome
         if admitted.joined:
             replies.rename(waiter, admitted.job_id)
-        waiter.again = _again(front, job, waiter)
+        waiter.again = admit_again(front, job, waiter)
         # Whoever sent a key means to come back with it: hanging up then cancels nothing.
         with _watched(front, waiter, cancels=job.idempotency_key is None) as watch:
             outcome = await_outcome(
-                front, waiter, seconds + _GRACE_S, watch, patience_s=front.config.drain_s
+                front, waiter, seconds + GRACE_S, watch, patience_s=front.config.drain_s
             )
     if outcome is not None:
         return outcome
@@ -147,23 +153,6 @@ def _until_the_end(front: FrontEnd, job: NewJob) -> Outcome | str:
             provider=job.provider,
         )
     return outcome
-
-
-def _again(front: FrontEnd, job: NewJob, waiter: Waiter) -> Callable[[], None]:
-    """Admits the job of ``waiter`` once more, for the time that is left: Redis has forgotten it."""
-    connections = front.connections()
-    until = front.clock() + job.timeout_ms / 1000
-
-    def again() -> None:
-        left_ms = max(1, math.ceil((until - front.clock()) * 1000))
-        admitted = connections.store.admit(
-            replace(job, id=waiter.job_id, timeout_ms=left_ms, waits=False), again=True
-        )
-        if admitted.job_id != waiter.job_id:
-            # The same key has come again since, and has a job of its own.
-            connections.replies.rename(waiter, admitted.job_id)
-
-    return again
 
 
 def _watched(

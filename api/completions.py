@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from api.admission import job_path, new_job, read_body
 from api.chat import answer_job
 from api.errors import chat_error
+from api.events import CompletionEvents, Events
 from api.frontend import FrontEnd, front_end
 from chat.errors import ChatError, Draining
 from chat.formats.completion_answers import completion, completion_error
@@ -28,7 +29,11 @@ def complete() -> Response:
     front = front_end()
     call = parse_completion(read_body(), max_timeout_s=front.config.max_timeout_s)
     job = new_job(front, call, Lane.INTERACTIVE)
-    response = answer_job(front, job, _formatted, _handed_over)
+
+    def streamed(job_id: str) -> Events:
+        return CompletionEvents(job_id, job.request.model, usage=call.include_usage)
+
+    response = answer_job(front, job, _formatted, streamed, _handed_over)
     ignored = call.ignored + dropped(job.provider, job.upstream_model, job.request)
     if ignored:
         response.headers["X-Chatd-Ignored"] = ", ".join(ignored)

@@ -20,6 +20,7 @@ __all__ = [
     "Answer",
     "DeletedFile",
     "ErrorAnswer",
+    "Event",
     "FileAnswer",
     "FileContent",
     "FileForm",
@@ -85,6 +86,17 @@ class Answer(_Content):
     id: str = Field(description="the job's id")
 
 
+class PartialAnswer(Output):
+    """What had come of an answer that was to come piece by piece."""
+
+    content: str
+    reasoning: str | None
+    tool_calls: list[ToolCallAnswer] = Field(
+        description="the last one may lack a part of its arguments"
+    )
+    output_tokens: int | None = Field(None, description="as far as the provider had said")
+
+
 class ErrorDetail(Output):
     """What went wrong, with a stable ``code``."""
 
@@ -102,6 +114,9 @@ class ErrorDetail(Output):
     retry_after_s: float | None = None
     resets_at: str | None = Field(None, description="RFC 3339")
     latency_ms: int | None = None
+    partial: PartialAnswer | None = Field(
+        None, description="of an answer that broke off in the middle of its stream"
+    )
     retryable: bool | None = Field(None, description="where it is not what the code says")
     billed: Billed | None = Field(
         None, description="of all calls of the job, where it is not what the code says"
@@ -112,6 +127,19 @@ class ErrorAnswer(Output):
     """The body of every answer with a status of 400 or more."""
 
     error: ErrorDetail
+
+
+class Event(Output):
+    """One event of a stream (WHATWG HTML, Server-sent events).
+
+    `delta` has one of `content`, `reasoning` and `tool_call`, a piece of that; `answer` the whole
+    answer; `error` what an answer that is an error has. In OpenAI's format events have no name:
+    each has a chunk, `error` or, the last one, the word [DONE].
+    """
+
+    id: str | None = Field(None, description="what Last-Event-ID has to be to go on behind it")
+    event: Literal["message", "delta", "answer", "error"] = "message"
+    data: str = Field(description="JSON on one line")
 
 
 class AttemptAnswer(Output):

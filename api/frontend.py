@@ -26,7 +26,7 @@ from chat.registry import Names
 from chat.replies import Replies
 from chat.settings import ChatdConfig
 from chat.store import Admitted, JobStore
-from chat.types import JSON, Lane
+from chat.types import JSON, Delta, Lane
 
 __all__ = ["EXTENSION", "Connections", "FrontEnd", "Store", "front_end"]
 
@@ -65,6 +65,12 @@ class Store(Protocol):
 
     def end_call(self, client: Caller, call: str) -> None:
         """A call of a client has been answered."""
+
+    def waiting(self, job_id: str) -> JSON | None:
+        """What a job waits for, if it waits."""
+
+    def events(self, job_id: str, after: str = "-") -> Sequence[tuple[str, Delta]]:
+        """The pieces of a job's answer that are kept beyond an entry."""
 
     def watch(self, job_id: str, channel: str) -> Outcome | None:
         """The job's end if it is over; else the channel will be told."""

@@ -11,12 +11,26 @@ from werkzeug.datastructures import Headers
 from werkzeug.http import parse_list_header
 
 from chat.errors import InvalidRequest
+from chat.follower import START, Place
+from chat.formats.strict_json import shown
 
-__all__ = ["Preference", "idempotency_key", "request_id"]
+__all__ = [
+    "NOTHING",
+    "Position",
+    "Preference",
+    "RESPOND_ASYNC",
+    "idempotency_key",
+    "last_event",
+    "request_id",
+]
+
+#: The preference of a caller who does not wait.
+RESPOND_ASYNC = "respond-async"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
+_EVENT_ID = re.compile(r"([0-9]{1,9})-([0-9]{1,9})(?:\.([0-9]{1,4}))?|end-([0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +59,44 @@ class Preference:
             found.setdefault(name.strip().lower(), value.strip().strip('"'))
         if _DELTA_SECONDS.fullmatch(found.get("wait", "")):
             return cls(int(found["wait"]), f"wait={int(found['wait'])}")
-        if found.get("respond-async") == "":
-            return cls(0, "respond-async")
+        if found.get(RESPOND_ASYNC) == "":
+            return cls(0, RESPOND_ASYNC)
         return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a client has come in a stream.
+
+    It has had all up to ``piece``, then ``rest`` pieces that were made of the whole answer, then
+    ``ends`` of the events at the end.
+    """
+
+    piece: Place = START
+    rest: int = 0
+    ends: int = 0
+
+
+#: Before the first event.
+NOTHING = Position()
+
+
+def last_event(headers: Headers) -> Position:
+    """What ``Last-Event-ID`` says that the caller has had. Raises ``InvalidRequest``."""
+    given = headers.get("Last-Event-ID", "")
+    if not given:
+        return NOTHING
+    found = _EVENT_ID.fullmatch(given)
+    if found is None:
+        raise InvalidRequest(
+            f"Last-Event-ID is {shown(given)}, but must be the id of the last event that came, "
+            "such as 1-57, 1-57.1 or end-0; send that, or none to begin at the beginning",
+            param="Last-Event-ID",
+        )
+    attempt, number, rest, end = found.groups()
+    if end is not None:
+        return Position(ends=int(end) + 1)
+    return Position(Place(int(attempt), int(number)), int(rest or 0))
 
 
 def idempotency_key(headers: Headers) -> str | None:

@@ -11,8 +11,10 @@ from flask import Blueprint, Response, request
 from api.access import caller
 from api.admission import accepted, read_job
 from api.current import notes
+from api.events import CompletionEvents, Events, OurEvents
 from api.frontend import FrontEnd, front_end
 from api.output import json_response
+from api.streams import follow_job
 from api.waiting import watch_outcome
 from chat.errors import InvalidRequest, JobNotFound
 from chat.formats.strict_json import place, shown
@@ -20,7 +22,7 @@ from chat.jobs import JobRecord, JobState, made_at
 from chat.routing import PROVIDERS
 from chat.types import JSON, Lane
 
-__all__ = ["MOST_LISTED", "MOST_WAIT_S", "blueprint"]
+__all__ = ["EVENT_FORMATS", "MOST_LISTED", "MOST_WAIT_S", "blueprint"]
 
 _Word = TypeVar("_Word", bound=str)
 
@@ -28,6 +30,8 @@ blueprint = Blueprint("jobs", __name__)
 
 #: The most seconds that one long poll waits.
 MOST_WAIT_S = 300.0
+#: The forms in which events are told.
+EVENT_FORMATS = ("chatd", "openai")
 #: The most jobs on one page of the list, and how many there are unless ``limit`` says so.
 MOST_LISTED = 100
 _LISTED = 20
@@ -82,6 +86,19 @@ def show(job_id: str) -> Response:
     return _record(front, job_id)
 
 
+@blueprint.get("/v1/jobs/<job_id>/events")
+def events(job_id: str) -> Response:
+    """The pieces of its answer as they come, then the answer; also when it is over."""
+    openai = _format() == "openai"
+
+    def made(record: JobRecord) -> Events:
+        if openai:
+            return CompletionEvents(record.id, record.model, usage=True)
+        return OurEvents(record.id)
+
+    return follow_job(_front_of(job_id), job_id, made)
+
+
 @blueprint.post("/v1/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
     """Cancel the job; one that is in a call is over as soon as its worker has closed that."""
@@ -127,6 +144,17 @@ def _wait_s() -> float:
             param="wait",
         )
     return float(text)
+
+
+def _format() -> str:
+    text = request.args.get("format", EVENT_FORMATS[0])
+    if text not in EVENT_FORMATS:
+        raise InvalidRequest(
+            f"format is {shown(text)}, but must be one of {', '.join(EVENT_FORMATS)}; leave it out "
+            f"for {EVENT_FORMATS[0]}",
+            param="format",
+        )
+    return text
 
 
 def _filters() -> dict[str, str]:

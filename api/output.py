@@ -14,7 +14,7 @@ from chat.types import JSON, compact_json, json_writer
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-__all__ = ["GUARDS", "JsonResponse", "json_response", "page_response"]
+__all__ = ["GUARDS", "JsonResponse", "encoded", "json_response", "page_response"]
 
 #: What holds browsers back, in every answer.
 GUARDS = (
@@ -49,7 +49,7 @@ def json_response(
     payload: JSON, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A response with ``payload`` as its body."""
-    body = _encode(payload)
+    body = encoded(payload)
     pairs = [] if headers is None else [*headers.items()]
     pairs += ("Content-Type", "application/json"), ("Content-Length", str(len(body)))
     return JsonResponse([body], status, Headers(pairs))
@@ -68,7 +68,8 @@ def page_response(data: list[JSON], *, more: bool) -> Response:
     )
 
 
-def _encode(payload: JSON) -> bytes:
+def encoded(payload: JSON) -> bytes:
+    """JSON on one line."""
     try:
         return compact_json(payload).encode()
     except UnicodeEncodeError:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from api.frontend import FrontEnd
 from api.hangup import Watch
-from chat.jobs import Outcome
+from chat.jobs import NewJob, Outcome
 from chat.replies import Waiter
 
-__all__ = ["await_outcome", "watch_outcome"]
+__all__ = ["GRACE_S", "admit_again", "await_outcome", "watch_outcome"]
+
+#: Seconds a caller waits beyond the deadline, so that the job's own end is what decides.
+GRACE_S = 1.0
 
 
 def await_outcome(
@@ -61,3 +66,20 @@ def watch_outcome(
             if outcome is None:
                 store.unwatch(job_id, channel)
     return outcome
+
+
+def admit_again(front: FrontEnd, job: NewJob, waiter: Waiter) -> Callable[[], None]:
+    """Admits the job of ``waiter`` once more, for the time that is left: Redis has forgotten it."""
+    connections = front.connections()
+    until = front.clock() + job.timeout_ms / 1000
+
+    def again() -> None:
+        left_ms = max(1, math.ceil((until - front.clock()) * 1000))
+        admitted = connections.store.admit(
+            replace(job, id=waiter.job_id, timeout_ms=left_ms, waits=False), again=True
+        )
+        if admitted.job_id != waiter.job_id:
+            # The same key has come again since, and has a job of its own.
+            connections.replies.rename(waiter, admitted.job_id)
+
+    return again

@@ -68,12 +68,13 @@ class OnePiece(Response):  # type: ignore[misc]  # gunicorn has no types
             self.sock.sendall(head)
 
     def _emit_body(self, data: bytes) -> None:
-        if self.chunked or len(data) > _SMALL_BODY:
+        if len(data) > _SMALL_BODY:
             self.flush()
             super()._emit_body(data)
             return
         head, self._head = self._head, b""
-        self.sock.sendall(head + data)
+        # What comes piece by piece leaves piece by piece: nothing waits for the next one.
+        self.sock.sendall(head + (b"%X\r\n%s\r\n" % (len(data), data) if self.chunked else data))
 
     def sendfile(self, respiter: Any) -> bool:
         """Send a file, which is not to overtake its head. Raises ``OSError``."""

@@ -12,7 +12,7 @@ from chat.connection import redis_errors
 from chat.errors import ChatError, JobNotFound, ResultExpired
 from chat.jobs import JobRecord, JobState, Outcome, made_at, rfc3339
 from chat.overview import provider_view
-from chat.records import outcome_of, record_of
+from chat.records import outcome_of, record_of, waiting_of
 from chat.scripts import Scripts
 from chat.types import JSON, Delta, Lane
 
@@ -170,6 +170,10 @@ class Reader(Scripts):
             metas = self.redis.mget([f"celery-task-meta-{job_id}" for job_id in job_ids])
         found = (outcome_of(meta) for meta in cast("list[str | None]", metas))
         return {outcome.job_id: outcome for outcome in found if outcome is not None}
+
+    def waiting(self, job_id: str) -> JSON | None:
+        """What a job waits for, as its record says it; ``None`` for one that waits for nothing."""
+        return waiting_of(self._run("place", job_id))
 
     def events(self, job_id: str, after: str = "-") -> list[tuple[str, Delta]]:
         """The pieces of a job's answer that Redis still has, behind the one with the id ``after``.

@@ -8,7 +8,7 @@ from chat.errors import InvalidRequest
 from chat.jobs import Attempt, JobRecord, JobState, NewJob, Outcome, rfc3339
 from chat.types import JSON, Billed, Lane
 
-__all__ = ["new_record", "outcome_of", "record_of"]
+__all__ = ["new_record", "outcome_of", "record_of", "waiting_of"]
 
 
 def outcome_of(meta: str | None) -> Outcome | None:
@@ -41,7 +41,7 @@ def record_of(
         attempts=attempts,
         response=outcome.response if outcome else None,
         error=outcome.error if outcome else None,
-        waiting=_waiting(place),
+        waiting=waiting_of(place),
         metadata=json.loads(fields["metadata"]),
         owner=fields.get("owner", ""),
     )
@@ -63,13 +63,13 @@ def new_record(
         attempts=(),
         response=None,
         error=None,
-        waiting=_waiting(place),
+        waiting=waiting_of(place),
         metadata=job.metadata,
         owner=job.owner,
     )
 
 
-def _waiting(place: list[str | int] | None) -> JSON | None:
+def waiting_of(place: list[str | int] | None) -> JSON | None:
     """What a job waits for: why, until when, its place, and when its turn may come."""
     if place is None:
         return None

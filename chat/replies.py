@@ -5,6 +5,9 @@ listener (re)subscribes it reads all pending keys, and every two seconds those t
 two seconds. A Redis that has a new life, by a restart or a fail-over, may have lost jobs whose
 callers are still here, or were told a moment ago that they are accepted: they are admitted again,
 under the same id. Threading primitives only, so that gevent may turn them into greenlets.
+
+The pieces of answers come on the same channel. What is lost of them is made good by the follower
+of each waiter, who reads what Redis keeps of them: at each (re)subscription, and where one misses.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from redis.exceptions import RedisError
 
@@ -26,11 +29,18 @@ from chat.jobs import JobState, Outcome
 from chat.memory import Memory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import redis
     from redis.client import PubSub
 
+    from chat.follower import Follower
     from chat.jobs import NewJob
     from chat.store import JobStore
+    from chat.types import JSON
+
+    #: A piece as it is told: job, attempt, number, and the piece unless it is too large for that.
+    _Event = tuple[str, int, int, JSON | None]
 
 __all__ = ["Replies", "Waiter"]
 
@@ -45,6 +55,7 @@ class Waiter:
     """One caller's wait for one job. Leaving the ``with`` block forgets it.
 
     ``again`` admits the job once more, should Redis forget it; whoever has the request sets it.
+    ``follower`` takes the pieces of the answer, if anybody wants them; each wakes the wait.
     """
 
     def __init__(self, replies: Replies, job_id: str) -> None:
@@ -54,6 +65,7 @@ class Waiter:
         self.since = time.monotonic()
         self.outcome: Outcome | None = None
         self.again: Callable[[], None] | None = None
+        self.follower: Follower | None = None
 
     def wait(self, timeout_s: float) -> Outcome | None:
         """The job's end, or ``None`` after ``timeout_s`` seconds or a ``wake``."""
@@ -184,6 +196,7 @@ class Replies:
             message = pubsub.get_message(timeout=_SWEEP_S)
             if message is not None and message["type"] == "subscribe":
                 ready.set()
+                self._look_again()
                 self._read_keys(0.0)
                 self._look_at_life(time.monotonic())
             elif message is not None and message["type"] == "message":
@@ -198,9 +211,37 @@ class Replies:
         if "result" in meta:
             self._deliver(Outcome.from_meta(meta))
             return
+        if "events" in meta:
+            self._hand_out(cast("Iterable[_Event]", meta["events"]))
+            return
         # Too large for pub/sub: the message only names the job.
         for outcome in self._store.outcomes([str(meta["task_id"])]).values():
             self._deliver(outcome)
+
+    def _hand_out(self, events: Iterable[_Event]) -> None:
+        """Give each piece to whoever follows its job here."""
+        woken: set[Waiter] = set()
+        with self._lock:
+            for job_id, attempt, number, delta in events:
+                for waiter in self._waiting.get(job_id, ()):
+                    if waiter.follower is not None:
+                        waiter.follower.push(attempt, number, delta)
+                        woken.add(waiter)
+        for waiter in woken:
+            waiter.wake()
+
+    def _look_again(self) -> None:
+        """Pieces may have been told while nobody here listened."""
+        with self._lock:
+            following = [
+                (waiter, waiter.follower)
+                for waiters in self._waiting.values()
+                for waiter in waiters
+                if waiter.follower is not None
+            ]
+        for waiter, follower in following:
+            follower.look_again()
+            waiter.wake()
 
     def _read_keys(self, older_than_s: float) -> None:
         limit = time.monotonic() - older_than_s

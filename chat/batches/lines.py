@@ -80,13 +80,23 @@ def parse_line(number: int, raw: bytes, *, max_timeout_s: float) -> Line:
     except InvalidRequest as error:
         where = f"body.{error.param}" if error.param else "body"
         raise InvalidRequest(f"body: {error.message}", param=where) from error
+    _check_fit(call)
+    return Line(number, custom_id, url, call)
+
+
+def _check_fit(call: ChatCall) -> None:
+    """A batch decides for itself how its calls wait and how they are answered."""
     if call.lane is not None and call.lane.value != "batch":
         raise InvalidRequest(
             f"body.lane is {shown(call.lane.value)}, but a batch runs in the batch lane; "
             "leave it out",
             param="body.lane",
         )
-    return Line(number, custom_id, url, call)
+    if call.request.stream:
+        raise InvalidRequest(
+            "body.stream is true, but a batch writes whole answers; leave it out",
+            param="body.stream",
+        )
 
 
 def _wrong(name: str, value: JSON, rule: str) -> InvalidRequest:

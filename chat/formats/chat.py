@@ -63,10 +63,6 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
-#: There is no streaming yet.
-Whole = Annotated[bool, Field(json_schema_extra={"const": False})]
-
-
 class Body(BaseModel):
     """Base of everything a caller sends: strict types and no unknown fields."""
 
@@ -187,7 +183,9 @@ class ChatBody(Body):
         description="an object of at most 16 strings; keys of 1 to 64 characters, "
         "values of at most 512",
     )
-    stream: Whole | None = Field(None, description="false: streaming is not available yet")
+    stream: bool | None = Field(
+        None, description="true for the answer piece by piece as it comes, else false"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +218,6 @@ class ChatCall:
 
         Raises ``InvalidRequest`` for the rules that join several fields.
         """
-        if body.stream:
-            raise InvalidRequest(
-                "stream is true, but streaming is not available yet; "
-                "leave it out or send false for the whole answer at once",
-                param="stream",
-            )
         _check_tool_choice(body)
         return cls(
             request=ChatRequest(
@@ -244,6 +236,7 @@ class ChatCall:
                     if isinstance(body.tool_choice, ToolChoiceBody)
                     else body.tool_choice
                 ),
+                stream=bool(body.stream),
             ),
             lane=None if body.lane is None else Lane(body.lane),
             timeout_s=body.timeout_s or None,

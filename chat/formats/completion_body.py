@@ -23,13 +23,12 @@ from chat.formats.chat import (
     ToolBody,
     ToolCallBody,
     ToolChoiceBody,
-    Whole,
 )
-from chat.formats.shapes import COMPLETION_MESSAGE, IMAGE_URL, PART, RESPONSE_FORMAT
+from chat.formats.shapes import COMPLETION_MESSAGE, IMAGE_URL, PART, RESPONSE_FORMAT, STREAMED
 
 __all__ = ["IGNORED", "CompletionBody", "CompletionMessageBody", "PartBody"]
 
-#: Accepted and not passed on: about the caller's end user, a provider's cache, speed or a stream.
+#: Accepted and not passed on: about the caller's end user, a provider's cache or speed.
 IGNORED = (
     "user",
     "safety_identifier",
@@ -37,7 +36,6 @@ IGNORED = (
     "prompt_cache_options",
     "prompt_cache_retention",
     "prediction",
-    "stream_options",
 )
 
 
@@ -146,8 +144,21 @@ class ResponseFormatBody(Body):
     )
 
 
+class StreamOptionsBody(Body):
+    """What comes beside the pieces of a stream."""
+
+    include_usage: bool | None = Field(
+        None, description="true for a chunk with the usage before the end, else false"
+    )
+    include_obfuscation: bool | None = Field(
+        None, description="true or false; not passed on, chunks have no padding"
+    )
+
+
 class CompletionBody(Body):
     """The body of ``POST /v1/chat/completions``."""
+
+    model_config = ConfigDict(json_schema_extra=STREAMED)
 
     model: ModelName = Field(
         description="a string of 1 to 256 characters without control characters "
@@ -192,7 +203,12 @@ class CompletionBody(Body):
         description="an object of at most 16 strings; keys of 1 to 64 characters, "
         "values of at most 512",
     )
-    stream: Whole | None = Field(None, description="false: streaming is not available yet")
+    stream: bool | None = Field(
+        None, description="true for the answer piece by piece as it comes, else false"
+    )
+    stream_options: StreamOptionsBody | None = Field(
+        None, description='an object {"include_usage"}, only beside "stream": true'
+    )
     # chatd's own.
     timeout_s: float | None = Field(
         None, ge=0, description="a number of seconds from 0 up, where 0 is the default"
@@ -212,7 +228,6 @@ class CompletionBody(Body):
     )
     prompt_cache_retention: str | None = Field(None, description="a string; not passed on")
     prediction: dict[str, Any] | None = Field(None, description="an object; not passed on")
-    stream_options: dict[str, Any] | None = Field(None, description="an object; not passed on")
     # Accepted where they ask for nothing.
     n: int | None = Field(None, ge=1, le=1, description="1; for more answers, send more requests")
     logprobs: Off | None = Field(None, description="false: chatd has no log probabilities")

@@ -42,9 +42,13 @@ _SHARED = (
 
 @dataclass(frozen=True, slots=True)
 class CompletionCall(ChatCall):
-    """A valid request; ``ignored`` names what it has that is not passed on to any provider."""
+    """A valid request; ``ignored`` names what it has that is not passed on to any provider.
+
+    ``include_usage``: the last chunk of its stream is to have the usage. The job is the same.
+    """
 
     ignored: tuple[str, ...] = ()
+    include_usage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ def read_completion(value: JSON, *, max_timeout_s: float) -> CompletionCall:
         tool_choice=call.request.tool_choice if call.request.tools else None,
         parallel_tool_calls=body.parallel_tool_calls if call.request.tools else None,
     )
-    return CompletionCall(request, call.lane, call.timeout_s, call.metadata, _ignored(body))
+    return CompletionCall(
+        request, call.lane, call.timeout_s, call.metadata, _ignored(body), _include_usage(body)
+    )
 
 
 def _native(value: JSON, body: CompletionBody, turns: list[list[_Turn]]) -> JSON:
@@ -262,6 +268,17 @@ def _think(body: CompletionBody) -> bool | str | None:
     return effort
 
 
+def _include_usage(body: CompletionBody) -> bool:
+    options = body.stream_options
+    if options is not None and not body.stream:
+        raise InvalidRequest(
+            "stream_options is about a stream, but stream is not true; set stream to true or leave "
+            "stream_options out",
+            param="stream_options",
+        )
+    return options is not None and bool(options.include_usage)
+
+
 def _ignored(body: CompletionBody) -> tuple[str, ...]:
     """Each field once, without the places in lists."""
     parts = [
@@ -283,6 +300,9 @@ def _ignored(body: CompletionBody) -> tuple[str, ...]:
         ),
         "messages.content.prompt_cache_breakpoint": any(
             part.prompt_cache_breakpoint is not None for part in parts
+        ),
+        "stream_options.include_obfuscation": (
+            body.stream_options is not None and bool(body.stream_options.include_obfuscation)
         ),
     }
     return (

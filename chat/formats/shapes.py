@@ -19,6 +19,7 @@ __all__ = [
     "NAMED",
     "PART",
     "RESPONSE_FORMAT",
+    "STREAMED",
     "WINDOW",
     "without",
 ]
@@ -101,4 +102,9 @@ PART = _either(
 RESPONSE_FORMAT = _either(
     _shape({"type": {"const": "json_schema"}, "json_schema": {"type": "object"}}, {}),
     _shape({"type": {"enum": ["text", "json_object"]}}, {"json_schema": _NONE}),
+)
+
+STREAMED = _either(
+    _shape({"stream": {"const": True}}, {}),
+    {"properties": {"stream_options": _NONE}},
 )
