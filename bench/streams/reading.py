@@ -101,10 +101,10 @@ class Reading:
         if self.ended or self.error is not None:
             self.faults.append("an event after the end")
         if event.id:
-            if event.id in self.ids[-1:] or _place(event.id) <= _place(self.last_id):
+            if _place(event.id) <= _place(self.last_id):
                 self.faults.append(f"id {event.id} after {self.last_id}")
             self.ids.append(event.id)
-        elif self.format != "ollama" and self.ids:
+        elif self.ids and event.data != "[DONE]":
             self.faults.append("an event without an id")
         before = len(self.texts)
         getattr(self, f"_{self.format}")(event)
@@ -163,9 +163,13 @@ class Reading:
             call[name] += piece.get(name) or ""
 
 
-def _place(event_id: str) -> tuple[bool, tuple[int, ...]]:
-    """Where an event stands among all: pieces by attempt and number, then those of the end."""
+def _place(event_id: str) -> tuple[bool, list[int]]:
+    """Where an event stands among all: pieces by attempt and number, then those of the end.
+
+    What an answer has beyond the pieces that came has a further number.
+    """
     if not event_id:
-        return False, ()
-    first, _, number = event_id.partition("-")
-    return first == "end", ((0, int(number)) if first == "end" else (int(first), int(number)))
+        return False, []
+    first, *numbers = event_id.replace(".", "-").split("-")
+    ends = first == "end"
+    return ends, [0 if ends else int(first), *map(int, numbers)]

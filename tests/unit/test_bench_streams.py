@@ -100,6 +100,10 @@ def test_a_body_that_is_no_stream_is_kept():
         pytest.param(chat(ids=("1-1", "1-1", "end-0")), "id 1-1 after 1-1", id="twice"),
         pytest.param(chat(ids=("1-2", "1-1", "end-0")), "id 1-1 after 1-2", id="order"),
         pytest.param(chat(ids=("2-9", "1-10", "end-0")), "id 1-10 after 2-9", id="attempt"),
+        pytest.param(chat(ids=("1-1", "1-1.1", "end-0")), "right", id="what the pieces lack"),
+        pytest.param(
+            chat(ids=("1-1.2", "1-1.1", "end-0")), "id 1-1.1 after 1-1.2", id="lack order"
+        ),
         pytest.param(chat(ids=("1-1", "end-0", "1-2")), "id 1-2 after end-0", id="after the end"),
         pytest.param([*chat(), *chat()], "an event after the end", id="end twice"),
         pytest.param(
