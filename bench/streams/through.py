@@ -121,7 +121,8 @@ def through(*, minutes_s: float, lanes: Sequence[int], seconds: float) -> int:
         f"a token each {pause_s:g} s": (sparse, "chat"),
     }
     with (
-        running() as world,
+        # Of one upstream call too, whatever the request says.
+        running(settings=f"timeout_s = {timeout_s}") as world,
         Nginx(world.folder / "nginx", world.stack.url, world.stack.config, patient=True) as nginx,
         ThreadPoolExecutor(2 * len(longs)) as pool,
     ):
