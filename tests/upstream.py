@@ -130,6 +130,27 @@ class Answer:
         return cls((_head(200, {"connection": "close"}, {}), *pieces, End.CLOSE))
 
     @classmethod
+    def streamed(
+        cls, pieces: Iterable[bytes | threading.Event], kind: str, *, framing: str = "chunks"
+    ) -> Self:
+        """A 200 with this content type whose body comes in ``pieces``, with Events between them.
+
+        ``framing`` is ``"chunks"``, ``"length"`` or ``"close"``, as ``chunked``, ``of`` and
+        ``until_close`` have it.
+        """
+        steps = list(pieces)
+        if framing == "chunks":
+            head = _head(200, {"content-type": kind}, {"transfer-encoding": "chunked"})
+            chunks = [_chunk(step) if isinstance(step, bytes) else step for step in steps]
+            return cls((head, *chunks, b"0\r\n\r\n"))
+        if framing == "close":
+            head = _head(200, {"content-type": kind, "connection": "close"}, {})
+            return cls((head, *steps, End.CLOSE))
+        length = sum(len(step) for step in steps if isinstance(step, bytes))
+        head = _head(200, {"content-type": kind}, {"content-length": str(length)})
+        return cls((head, *steps))
+
+    @classmethod
     def cut(cls, body: bytes, at: int, *, status: int = 200, by: End = End.CLOSE) -> Self:
         """``body`` with its full Content-Length, of which only the first ``at`` bytes come."""
         head = _head(status, None, {"content-length": str(len(body))})
@@ -308,6 +329,8 @@ class _Handler(socketserver.BaseRequestHandler):
         connection = self.server.upstream._connected()
         sock: socket.socket = self.request
         try:
+            # Else the kernel would gather pieces that a script sends one by one.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.server.tls is not None:
                 # Here rather than in accept, so that a client which stalls holds up only itself.
                 sock = self.server.tls.wrap_socket(sock, server_side=True)

@@ -13,10 +13,7 @@ from typing import Protocol
 from chat.providers.fields import parse_json
 from chat.providers.limits import check_size
 
-__all__ = ["DONE", "EventStream", "Framing", "JsonLines", "first_line"]
-
-#: The last event of Chat Completions, which is no JSON.
-DONE = b"[DONE]"
+__all__ = ["EventStream", "Framing", "JsonLines", "first_line"]
 
 #: Lines of one answer, empty ones and comments too; an event takes two.
 _MOST_LINES = 1_000_000
@@ -155,6 +152,8 @@ class _Lines:
 
     def ended_by(self, piece: bytes) -> list[bytes]:
         """The lines that end within ``piece``, without their ends."""
+        if not piece:
+            return []
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]  # The line ended with the CR, which came before.
         self._after_cr = piece.endswith(b"\r")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from chat.providers.assembly import Assembly, Shown
 from chat.providers.fields import Fields
-from chat.providers.framing import DONE, EventStream
+from chat.providers.framing import EventStream
 from chat.types import JSON, Delta, DeltaKind, Deltas
 
 __all__ = ["ChunkStream"]
@@ -27,7 +27,7 @@ class ChunkStream(Assembly):
     """
 
     framing = EventStream
-    end = DONE
+    end = b"[DONE]"
 
     def __init__(self, deltas: Deltas) -> None:
         super().__init__(deltas)
@@ -44,8 +44,9 @@ class ChunkStream(Assembly):
 
     def take_behind(self, record: Fields) -> None:
         """Usage and cost; what is neither a sum nor a count says nothing of either."""
-        if isinstance(record.values.get("usage"), dict):
-            self._bill["usage"] = record.values["usage"]
+        usage = record.values.get("usage")
+        if usage and isinstance(usage, dict):
+            self._bill["usage"] = usage
         if "cost" in record:
             self._bill["cost"] = record.values["cost"]
 
@@ -58,9 +59,10 @@ class ChunkStream(Assembly):
         self._say(DeltaKind.REASONING, delta, key)
         self._say(DeltaKind.CONTENT, delta, "content")
         # It stands for the text where there is none, which is not known before the end.
-        refusal = delta.unmasked().text("refusal") or ""
-        self._refusal.append(refusal)
-        self._kept += len(refusal)
+        refusal = delta.unmasked().text("refusal")
+        if refusal:
+            self._refusal.append(refusal)
+            self._kept += len(refusal)
         for wire in delta.children("tool_calls"):
             for piece in self._calls.take(wire):
                 self._hand_over(piece)
@@ -148,9 +150,10 @@ class _Calls:
         id_, name = wire.text("id") or "", function.text("name") or ""
         call = self._call(wire, id_, name)
         call.id, call.name = call.id or id_, call.name or name
-        arguments = function.unmasked().object_text("arguments") or ""
-        call.more(arguments)
-        self.kept += len(arguments)
+        arguments = function.unmasked().object_text("arguments")
+        if arguments:
+            call.more(arguments)
+            self.kept += len(arguments)
         if call.place < self._begun:
             piece = call.piece()
             return [piece] if piece else []

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from chat.errors import UpstreamError
-from chat.providers.upstream import Reply, Upstream, _RawReply
 from chat.types import ChatResponse
+from tests.wire.canned import CannedUpstream
 from tests.wire.providers import (
-    NOW,
-    SECRETS,
     answer_files,
     call,
     error_files,
     load,
     plain_request,
     provider_at,
+    stream_api,
+    stream_files,
+    stream_of,
 )
+from tests.wire.streams import Pieces, records_of
 
 _A_YEAR_S = 366 * 86400
 
@@ -31,16 +34,6 @@ _WRONG: list[Any] = [
     *([], [[]], [1], [None], {}, {"a": 1}, {"error": {}}),
     *_ODD,
 ]
-
-
-class _Canned(Upstream):
-    """An upstream whose next answer is here already."""
-
-    status = 200
-    body = b""
-
-    def _call(self, *_: object) -> Reply:
-        return self._accepted(_RawReply(self.status, {}, self.body))
 
 
 def _written(value: Any) -> bytes:
@@ -68,12 +61,11 @@ def test_a_part_of_a_wrong_type_never_raises_anything_else(file: str) -> None:
     """The call answers, or it is an UpstreamError; either can be written as JSON."""
     name = file.partition("/")[0]
     payload = load(file)
-    upstream = _Canned(name, "http://upstream.invalid", secret=SECRETS[name], now=lambda: NOW)
-    upstream.status = payload["status"]
+    upstream = CannedUpstream(name, status=payload["status"])
     provider = provider_at(name, lambda _: upstream)
     outcomes: list[ChatResponse | UpstreamError] = []
     for mutant in _mutants(payload.get("body")):
-        upstream.body = _written(mutant)
+        upstream.pieces = [_written(mutant)]
         try:
             outcomes.append(call(provider, plain_request(name)))
         except UpstreamError as error:
@@ -82,6 +74,52 @@ def test_a_part_of_a_wrong_type_never_raises_anything_else(file: str) -> None:
 
     assert any(isinstance(outcome, UpstreamError) for outcome in outcomes)
     for outcome in outcomes:
-        wire = outcome.to_wire()
-        json.dumps(wire, allow_nan=False, ensure_ascii=False).encode("utf-8")
-        assert 0 <= wire.get("retry_after_s", 0) <= _A_YEAR_S
+        _check(outcome)
+
+
+@pytest.mark.parametrize("file", stream_files())
+def test_a_part_of_a_record_of_a_wrong_type_never_raises_anything_else(file: str) -> None:
+    """Nor do pieces ever say anything but how the answer begins."""
+    name = file.partition("/")[0]
+    upstream = CannedUpstream(name)
+    provider = provider_at(name, lambda _: upstream, api=stream_api(file))
+    outcomes: list[ChatResponse | UpstreamError] = []
+    for stream in _mutant_streams(stream_of(file)):
+        upstream.pieces = [stream]
+        pieces = Pieces()
+        try:
+            outcomes.append(call(provider, plain_request(name), deltas=pieces))
+        except UpstreamError as error:
+            outcomes.append(error)
+        else:
+            assert pieces.together.rest_of(outcomes[-1].to_wire()) == []
+        _written_strictly(pieces.together.to_wire())
+    upstream.close()
+
+    assert any(isinstance(outcome, UpstreamError) for outcome in outcomes)
+    for outcome in outcomes:
+        _check(outcome)
+
+
+def _mutant_streams(body: bytes) -> Iterator[bytes]:
+    """A stream with one part of one record after the other replaced."""
+    records = records_of(body)
+    for number, record in enumerate(records):
+        begin, _, rest = record.partition(b"{")
+        if not rest or begin not in (b"", b"data: "):
+            continue
+        text = rest.rstrip()
+        end = rest[len(text) :]
+        for mutant in _mutants(json.loads(b"{" + text)):
+            wrong = begin + _written(mutant) + end
+            yield b"".join([*records[:number], wrong, *records[number + 1 :]])
+
+
+def _check(outcome: ChatResponse | UpstreamError) -> None:
+    wire = outcome.to_wire()
+    _written_strictly(wire)
+    assert 0 <= wire.get("retry_after_s", 0) <= _A_YEAR_S
+
+
+def _written_strictly(wire: object) -> None:
+    json.dumps(wire, allow_nan=False, ensure_ascii=False).encode("utf-8")

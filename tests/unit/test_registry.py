@@ -25,6 +25,7 @@ from chat.types import (
     ChatRequest,
     ChatResponse,
     Deadline,
+    Deltas,
     FinishReason,
     Message,
     Role,
@@ -237,9 +238,15 @@ class FakeProvider:
         self.asked: list[tuple[ChatRequest, Deadline, Cancelled]] = []
 
     def chat(
-        self, request: ChatRequest, *, deadline: Deadline, cancelled: Cancelled
+        self,
+        request: ChatRequest,
+        *,
+        deadline: Deadline,
+        cancelled: Cancelled,
+        deltas: Deltas | None = None,
     ) -> ChatResponse:
-        """One call."""
+        """One call, answered at once."""
+        assert deltas is None
         self.asked.append((request, deadline, cancelled))
         if self.outcome is not None:
             raise self.outcome

@@ -17,6 +17,7 @@ from chat.types import (
     ChatRequest,
     ChatResponse,
     Deadline,
+    Deltas,
     Message,
     Provider,
     Role,
@@ -37,6 +38,9 @@ __all__ = [
     "provider_at",
     "request_files",
     "request_of",
+    "stream_api",
+    "stream_files",
+    "stream_of",
 ]
 
 PROVIDERS = ("ollama", "ollama_cloud", "openrouter", "opencode", "kimi")
@@ -80,9 +84,17 @@ def provider_at(name: str, upstream: Callable[[str], Upstream], *, api: str = "a
     raise AssertionError(name)
 
 
-def call(provider: Provider, request: ChatRequest, *, within_s: float = 60.0) -> ChatResponse:
+def call(
+    provider: Provider,
+    request: ChatRequest,
+    *,
+    within_s: float = 60.0,
+    deltas: Deltas | None = None,
+) -> ChatResponse:
     """One call that nobody cancels."""
-    return provider.chat(request, deadline=Deadline.after(within_s), cancelled=Cancelled())
+    return provider.chat(
+        request, deadline=Deadline.after(within_s), cancelled=Cancelled(), deltas=deltas
+    )
 
 
 def plain_request(name: str) -> ChatRequest:
@@ -94,6 +106,21 @@ def load(file: str) -> dict[str, Any]:
     """An example payload by its path, such as ``kimi/chat.ok.json``."""
     payload: dict[str, Any] = json.loads((_PAYLOADS / file).read_text("utf-8"))
     return payload
+
+
+def stream_of(file: str) -> bytes:
+    """The body of an example answer that comes in records."""
+    return (_PAYLOADS / file).read_bytes()
+
+
+def stream_files() -> list[str]:
+    """The example answers that come in records."""
+    return [file for suffix in ("ndjson", "sse") for file in _files(suffix)]
+
+
+def stream_api(file: str) -> str:
+    """The call whose answers an example stream is about."""
+    return "generate" if "/stream.generate" in file else "chat"
 
 
 def request_files() -> list[str]:
@@ -124,8 +151,9 @@ def _is_common(file: str) -> bool:
     return file.startswith("common/")
 
 
-def _files() -> list[str]:
-    return sorted(path.relative_to(_PAYLOADS).as_posix() for path in _PAYLOADS.rglob("*.json"))
+def _files(suffix: str = "json") -> list[str]:
+    paths = _PAYLOADS.rglob(f"*.{suffix}")
+    return sorted(path.relative_to(_PAYLOADS).as_posix() for path in paths)
 
 
 def request_of(file: str) -> ChatRequest:
