@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from chat.budget import estimated_tokens
 from chat.jobs import JobState, Piece
 from chat.partial import Partial
 from chat.store import Grant, JobStore
@@ -306,22 +307,25 @@ class StoreStreamed(StoreBase):
 
     # -- what it cost
 
-    def test_the_tokens_of_a_broken_answer_are_counted(self, store, client):
-        """Its budget keeps the estimate: nobody says how large the question was."""
+    @pytest.mark.parametrize("tokens", [2, 5_000])
+    def test_the_tokens_of_a_broken_answer_are_counted(self, store, client, tokens):
+        """At the least its estimate is taken: nobody says how large the question was."""
         self.limit(client, tpm=100_000)
         grant = self.begun(store, "a", "b")
-        before = client.hget("budget:ollama:*", "tokens")
+        before = float(client.hget("budget:ollama:*", "tokens"))
         store.finish(
             self.ending(
                 grant,
                 state=JobState.FAILED.value,
                 payload={"code": "upstream_unavailable", "message": "cut"},
                 signal="",
-                output_tokens=2,
+                output_tokens=tokens,
             )
         )
         totals = store.overview(["ollama"])["providers"][0]["totals"]
 
-        assert before is not None
-        assert client.hget("budget:ollama:*", "tokens") == before
-        assert (totals["output_tokens"], totals["failed"]) == (2, 1)
+        left = float(client.hget("budget:ollama:*", "tokens"))
+        estimated = estimated_tokens(a_job().request)
+
+        assert before - left == pytest.approx(max(0, tokens - estimated))
+        assert (totals["output_tokens"], totals["failed"]) == (tokens, 1)

@@ -45,7 +45,7 @@ _LOOK_S = 10.0
 _BATCH_LINES = 200
 _ENDS_WITHIN_S = 150.0
 #: What may stay in Redis when every job is over and its retention as well.
-_GOES = ("job", "request", "celery-task-meta-", "idem")
+_GOES = ("job", "request", "stream", "celery-task-meta-", "idem")
 
 
 class _Looking:

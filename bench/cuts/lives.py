@@ -221,7 +221,8 @@ def _retired(world: World, question: str) -> Verdict:
     _arm_before(world, "terminal", member)
     client = world.stack.redis.client
     world.until(lambda: client.zscore("terminal", member) is None, "the record goes")
-    left = client.exists(f"job:{job_id}", f"request:{job_id}", f"celery-task-meta-{job_id}")
+    kinds = ("job:", "request:", "stream:", "celery-task-meta-")
+    left = client.exists(*(f"{kind}{job_id}" for kind in kinds))
     counted = _retired_so_far(world) - before
     if left or client.zscore("jobs", job_id) is not None or counted != 1:
         verdict.wrong.append(f"{left} keys are left, {counted} counted as retired; {job_id}")

@@ -51,10 +51,11 @@ if held then
   elseif signal == 'quota' then
     rates_quota(b, now, retry_ms and now + retry_ms or nil, chance)
   end
-  local tokens = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0)
+  local tokens, cost = (tonumber(ARGV[14]) or 0) + (tonumber(ARGV[15]) or 0), tonumber(known.cost)
   local ran = signal ~= 'refused' and signal ~= 'quota'
-  -- Of a call that broke off nobody says what it cost in input: its estimate stays.
-  if kind == 'succeeded' and tokens > 0 or not ran then rates_true_up(b, limit, tonumber(known.cost), tokens) end
+  -- Of a call that broke off nobody says how large its question was: it took what was estimated, or more.
+  if tokens > 0 and kind ~= 'succeeded' then tokens = math.max(tokens, cost or 0) end
+  if tokens > 0 or not ran then rates_true_up(b, limit, cost, tokens) end
   save_budget(budget, b, stored)
   if b.closed_until ~= closed and (not closed or closed <= now) then
     redis.call('HINCRBY', stats, 'cool_downs', 1)
