@@ -15,10 +15,11 @@ from chat.follower import START, Place
 from chat.formats.strict_json import shown
 
 __all__ = [
+    "EVENT_ID",
     "NOTHING",
+    "RESPOND_ASYNC",
     "Position",
     "Preference",
-    "RESPOND_ASYNC",
     "idempotency_key",
     "last_event",
     "request_id",
@@ -30,7 +31,9 @@ RESPOND_ASYNC = "respond-async"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
-_EVENT_ID = re.compile(r"([0-9]{1,9})-([0-9]{1,9})(?:\.([0-9]{1,4}))?|end-([0-9])")
+#: The id of an event: a piece's, that of one made of the whole answer behind it, that of an end.
+EVENT_ID = r"^(([0-9]{1,9})-([0-9]{1,9})(\.([0-9]{1,4}))?|end-([0-9]))$"
+_EVENT_ID = re.compile(EVENT_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def last_event(headers: Headers) -> Position:
             "such as 1-57, 1-57.1 or end-0; send that, or none to begin at the beginning",
             param="Last-Event-ID",
         )
-    attempt, number, rest, end = found.groups()
+    _, attempt, number, _, rest, end = found.groups()
     if end is not None:
         return Position(ends=int(end) + 1)
     return Position(Place(int(attempt), int(number)), int(rest or 0))

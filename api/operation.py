@@ -25,7 +25,7 @@ class Success:
     model: type[BaseModel] | None
     headers: JSON
     media_type: str = _JSON
-    #: Other forms of the same, by their media types.
+    #: Other forms of the same, by their media types. Of a stream it is the model of an event.
     others: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     #: Whether it is a part of that, which no schema describes.
     partial: bool = False

@@ -7,6 +7,7 @@ from api.contract import (
     Answer,
     DeletedFile,
     Document,
+    Event,
     FileAnswer,
     FileContent,
     FileForm,
@@ -25,12 +26,15 @@ from api.parameters import (
     APPLIED,
     ATTACHMENT,
     CONDITIONS,
+    EVENT_FORMAT,
     FILE_FILTERS,
     FILE_ID,
     FILTERS,
     IDEMPOTENCY_KEY,
     IGNORED,
+    JOB_HEADER,
     JOB_ID,
+    LAST_EVENT_ID,
     LOCATION,
     MODEL,
     PREFER,
@@ -59,6 +63,8 @@ _ADMISSION = (
 #: A call that waits can end in any error there is.
 _ANY = error_classes()
 _BY_ID = (errors.JobNotFound, errors.ResultExpired, errors.QueueUnavailable)
+_STREAM = "text/event-stream"
+_EVENTS = {_STREAM: Event}
 _FILE_BY_ID = (errors.FileNotFound, errors.StorageUnavailable)
 
 
@@ -66,11 +72,13 @@ OPERATIONS = (
     Operation(
         path="/v1/chat",
         method="post",
-        summary="Chat and wait for the answer",
+        summary="Chat and wait for the answer, or have it as it comes",
         body=ChatBody,
-        parameters=(PREFER, IDEMPOTENCY_KEY),
+        parameters=(PREFER, IDEMPOTENCY_KEY, LAST_EVENT_ID),
         answers={
-            200: Success("the answer", Answer, {**TIMING, **APPLIED}),
+            200: Success(
+                "the answer; with stream its events", Answer, {**TIMING, **APPLIED}, others=_EVENTS
+            ),
             202: Success(
                 "the job goes on by itself; with Retry-After, since the front end is stopping",
                 Record,
@@ -82,12 +90,17 @@ OPERATIONS = (
     Operation(
         path="/v1/chat/completions",
         method="post",
-        summary="Chat and wait for the answer, in OpenAI's format; where the provider refused the "
-        "request, its own status of 4xx may stand for 400",
+        summary="Chat and wait for the answer, or have it as it comes, in OpenAI's format; where "
+        "the provider refused the request, its own status of 4xx may stand for 400",
         body=CompletionBody,
-        parameters=(PREFER, IDEMPOTENCY_KEY),
+        parameters=(PREFER, IDEMPOTENCY_KEY, LAST_EVENT_ID),
         answers={
-            200: Success("the answer", Completion, {**TIMING, **APPLIED, **IGNORED}),
+            200: Success(
+                "the answer; with stream its chunks",
+                Completion,
+                {**TIMING, **APPLIED, **IGNORED},
+                others=_EVENTS,
+            ),
             202: Success("the job goes on by itself", Record, {**LOCATION, **APPLIED, **IGNORED}),
         },
         errors=_ANY,
@@ -124,6 +137,15 @@ OPERATIONS = (
         parameters=(JOB_ID, WAIT),
         answers={200: Success("the record", Record, {})},
         errors=(errors.InvalidRequest, *_BY_ID),
+    ),
+    Operation(
+        path="/v1/jobs/{job_id}/events",
+        method="get",
+        summary="The pieces of a job's answer as they come, then the answer; also when it is over, "
+        "and of a job without stream in one piece",
+        parameters=(JOB_ID, EVENT_FORMAT, LAST_EVENT_ID),
+        answers={200: Success("the events", Event, JOB_HEADER, media_type=_STREAM)},
+        errors=_ANY,
     ),
     Operation(
         path="/v1/jobs/{job_id}/cancel",

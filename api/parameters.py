@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from api.evaluations import CONTENT_TYPES
+from api.headers import EVENT_ID
+from api.jobs import EVENT_FORMATS
 from api.runs import MOST_LISTED as MOST_RUNS_LISTED
 from chat.files import MOST_LISTED
 from chat.formats.chat import LONGEST_MODEL
@@ -17,13 +19,16 @@ __all__ = [
     "BATCH_ID",
     "CONDITIONS",
     "EVALUATION_ID",
+    "EVENT_FORMAT",
     "FILE_FILTERS",
     "FILE_ID",
     "FILTERS",
     "FORMAT",
     "IDEMPOTENCY_KEY",
     "IGNORED",
+    "JOB_HEADER",
     "JOB_ID",
+    "LAST_EVENT_ID",
     "LOCATION",
     "MODEL",
     "PREFER",
@@ -56,6 +61,19 @@ WAIT: JSON = {
     "description": "long poll: answer once the job is over, or after so many seconds, or when the "
     "front end is told to stop",
     "schema": {"type": "number", "minimum": 0, "maximum": 300, "default": 0},
+}
+EVENT_FORMAT: JSON = {
+    "name": "format",
+    "in": "query",
+    "description": "chatd: delta, answer and error. openai: chunks, with the usage",
+    "schema": {"enum": list(EVENT_FORMATS), "default": EVENT_FORMATS[0]},
+}
+LAST_EVENT_ID: JSON = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "the id of the last event that came: only what follows it is sent. For a call "
+    "that makes a job it takes the Idempotency-Key of that",
+    "schema": {"type": "string", "pattern": EVENT_ID},
 }
 FILTERS: tuple[JSON, ...] = (
     {
@@ -190,9 +208,13 @@ REPORT: JSON = {
     "Content-Security-Policy": {"description": "of the page: no network at all", "schema": TEXT},
 }
 SIZE: JSON = {"Content-Range": {"description": "how many bytes there are", "schema": TEXT}}
+JOB_HEADER: JSON = {"X-Chatd-Job-Id": {"description": "the job's id", "schema": TEXT}}
 TIMING: JSON = {
-    "Server-Timing": {"description": "queue, upstream and gateway in ms", "schema": TEXT},
-    "X-Chatd-Job-Id": {"description": "the job's id", "schema": TEXT},
+    "Server-Timing": {
+        "description": "queue, upstream and gateway in ms; not of a stream",
+        "schema": TEXT,
+    },
+    **JOB_HEADER,
 }
 APPLIED: JSON = {"Preference-Applied": {"description": "the preference kept", "schema": TEXT}}
 IGNORED: JSON = {

@@ -168,6 +168,8 @@ class Stream:
             # In this order: what comes together with the end is taken before it.
             outcome = waiter.outcome
             taken = self._take_pieces()
+            if self._follower.lost:
+                raise self._lacking()
             if outcome is not None:
                 self._end(outcome)
             if self._out or self._over:
@@ -254,7 +256,7 @@ class Stream:
         """Some piece is neither kept nor to be made out from the answer."""
         return ResultExpired(
             f"pieces of job {self._job_id} are missing that are no longer kept; "
-            f"GET {job_path(self._job_id)} has the whole answer",
+            f"GET {job_path(self._job_id)} has the whole answer, once the job is over",
             job_id=self._job_id,
         )
 

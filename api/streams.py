@@ -64,7 +64,8 @@ def stream_job(
                 "of this Idempotency-Key any more; send the request without Last-Event-ID"
             )
         _check_position(had, waiter.outcome)
-        waiter.again = admit_again(front, job, waiter)
+        if admitted.outcome is None:
+            waiter.again = admit_again(front, job, waiter)
         terms = Terms(
             job_id,
             job.timeout_ms / 1000 + GRACE_S,

@@ -119,6 +119,11 @@ class Follower:
         return self.partial.rest_of(answer)
 
     @property
+    def lost(self) -> bool:
+        """Whether what the reader has had cannot be known any more, nor what follows it."""
+        return self.torn and self.place < self._had
+
+    @property
     def _enough(self) -> bool:
         return self._ended and self.place >= self._had
 

@@ -14,13 +14,14 @@ from api.frontend import EXTENSION, FrontEnd
 from chat.access import Caller
 from chat.catalogue import Catalogue
 from chat.errors import ChatError, ClientLimited, IdempotencyMismatch, NoWorker
+from chat.follower import Place
 from chat.jobs import JobRecord, JobState, NewJob, Outcome
 from chat.reader import Page, no_record
 from chat.registry import Missing, Names
 from chat.replies import Replies, Waiter
 from chat.settings import ChatdConfig
 from chat.store import Admitted
-from chat.types import JSON, Lane
+from chat.types import JSON, Delta, Lane
 
 __all__ = [
     "FakeClock",
@@ -45,6 +46,10 @@ class FakeClock:
         """Seconds since some moment."""
         return self.now
 
+    def time_ns(self) -> int:
+        """The same moment as records have it, in nanoseconds since the epoch."""
+        return _EPOCH_MS * 1_000_000 + int(self.now * 1e9)
+
     def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass."""
         self.now += seconds
@@ -68,6 +73,8 @@ class FakeStore:
     for a job that stays queued. ``refusal`` is raised by ``admit``, ``trouble`` by every call, as
     when Redis is away. ``seen`` has the seconds since a worker of each provider was seen, ``asked``
     every method that was called, ``open`` the calls of limited clients that are not over.
+    ``pieces`` are those of the answers that Redis keeps, ``stands`` is what each queued job waits
+    for.
     """
 
     def __init__(self, clock: FakeClock) -> None:
@@ -80,6 +87,8 @@ class FakeStore:
         self.seen: dict[str, float | None] = {}
         self.asked: list[str] = []
         self.open: list[str] = []
+        self.pieces: dict[str, list[tuple[str, Delta]]] = {}
+        self.stands: JSON = {"reason": "queue", "position": 3}
 
     def newest(self) -> FakeJob:
         """The job that was admitted last."""
@@ -185,6 +194,22 @@ class FakeStore:
         self._ask("end_call")
         assert client.limited
         self.open.remove(call)
+
+    def waiting(self, job_id: str) -> JSON | None:
+        """What ``stands`` says, of a job that is in no call."""
+        self._ask("waiting")
+        waits = self._job(job_id).state in (JobState.QUEUED, JobState.WAITING)
+        return self.stands if waits else None
+
+    def events(self, job_id: str, after: str = "-") -> list[tuple[str, Delta]]:
+        """The pieces behind an entry."""
+        self._ask("events")
+        kept = self.pieces.get(job_id, [])
+        return [
+            (entry_id, delta)
+            for entry_id, delta in kept
+            if after == "-" or Place.of(entry_id) > Place.of(after)
+        ]
 
     def watch(self, job_id: str, channel: str) -> Outcome | None:
         """The job's end, or ``None`` and ``channel`` is one of its watchers."""
@@ -381,6 +406,17 @@ class FakeReplies(Replies):
     def rename(self, waiter: Waiter, job_id: str) -> None:
         """Wait for another job."""
         waiter.job_id = job_id
+
+    def tell(self, job_id: str, *deltas: Delta, attempt: int = 1) -> None:
+        """The next pieces of a job: Redis has them, and whoever follows it is told."""
+        kept = self.store.pieces.setdefault(job_id, [])
+        for delta in deltas:
+            number = len(kept) + 1
+            kept.append((f"{attempt}-{number}", delta))
+            for waiter in self.expected:
+                if waiter.job_id == job_id and waiter.follower is not None:
+                    waiter.follower.push(attempt, number, delta.to_wire())
+                    waiter.wake()
 
     def forget(self, waiter: Waiter) -> None:
         """Stop waiting; fails if nobody does."""

@@ -67,6 +67,11 @@ RULES = (
         "patterns and schemas have to be such",
     ),
     _rule(rf"suite\.scorers{_AT}\.choices", "same score", "verdicts differ in their scores"),
+    _rule(
+        "Last-Event-ID",
+        "Idempotency-Key|which is not over",
+        "which events there have been is known of one job, and once it is there",
+    ),
     _rule("input_file_id", "of purpose", "which files can be the input of a run"),
     _rule(
         "",

@@ -104,7 +104,12 @@ def test_a_job_is_for_its_own_caller(callers):
     his = callers.chat("bob", "his", headers={"Idempotency-Key": "same"}).json()
 
     assert (mine["content"], his["content"]) == ("echo: mine", "echo: his")
-    for method, suffix in (("GET", ""), ("GET", "?wait=5"), ("POST", "/cancel")):
+    for method, suffix in (
+        ("GET", ""),
+        ("GET", "?wait=5"),
+        ("GET", "/events"),
+        ("POST", "/cancel"),
+    ):
         refused = callers.call("bob", method, f"/v1/jobs/{mine['id']}{suffix}")
         assert refused.status_code == 404
         assert "mine" not in refused.text

@@ -349,7 +349,12 @@ REFUSED = [
     pytest.param(
         {"extra_body": {"tempreature": 1}}, openai.BadRequestError, "invalid_request", id="unknown"
     ),
-    pytest.param({"stream": True}, openai.BadRequestError, "invalid_request", id="stream"),
+    pytest.param(
+        {"stream_options": {"include_usage": True}},
+        openai.BadRequestError,
+        "invalid_request",
+        id="options of no stream",
+    ),
     pytest.param({"n": 2}, openai.BadRequestError, "invalid_request", id="two answers"),
     pytest.param({"model": "ollama/"}, openai.BadRequestError, "invalid_request", id="no model"),
     pytest.param(

@@ -145,7 +145,7 @@ class TestOwners:
         """Read, awaited, cancelled and listed."""
         job_id = call(ALICE, "POST", "/v1/jobs", json=BODY).json["id"]
         unknown = job_id[:-1] + ("0" if job_id[-1] != "0" else "1")
-        calls = [("GET", ""), ("GET", "?wait=1"), ("POST", "/cancel")]
+        calls = [("GET", ""), ("GET", "?wait=1"), ("GET", "/events"), ("POST", "/cancel")]
         for method, suffix in calls:
             refused = call(BOB, method, f"/v1/jobs/{job_id}{suffix}")
             missing = call(BOB, method, f"/v1/jobs/{unknown}{suffix}")

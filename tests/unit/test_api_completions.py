@@ -102,11 +102,11 @@ def test_what_is_not_passed_on_is_named(gate: Gateway, fields: JSON, ignored: st
         pytest.param(b"", 400, "invalid_request", None, id="empty body"),
         pytest.param(b"{", 400, "invalid_request", None, id="broken JSON"),
         pytest.param(
-            json.dumps({**BODY, "stream": True}).encode(),
+            json.dumps({**BODY, "stream_options": {}}).encode(),
             400,
             "invalid_request",
-            "stream",
-            id="stream",
+            "stream_options",
+            id="stream options",
         ),
         pytest.param(
             json.dumps({**BODY, "model": "openrouter/a/b"}).encode(),

@@ -27,10 +27,15 @@ class _Connection:
 
 
 def answer(
-    headers: Headers, *, method: str = "GET", status: str = "200 OK", closes: bool = False
+    headers: Headers,
+    *,
+    method: str = "GET",
+    status: str = "200 OK",
+    closes: bool = False,
+    version: tuple[int, int] = (1, 1),
 ) -> tuple[OnePiece, list[Any]]:
     """One with these headers, and what it has sent."""
-    request = SimpleNamespace(method=method, version=(1, 1), should_close=lambda: closes)
+    request = SimpleNamespace(method=method, version=version, should_close=lambda: closes)
     connection = _Connection()
     made = OnePiece(request, connection, SimpleNamespace(is_ssl=False, sendfile=None))
     made.start_response(status, headers)
@@ -90,7 +95,38 @@ def test_a_body_of_unknown_length_comes_in_chunks() -> None:
     made.close()
 
     assert head_of(sent[0])[1]["Transfer-Encoding"] == "chunked"
-    assert b"".join(sent[1:]) == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+    head, _, first = sent[0].partition(b"\r\n\r\n")
+    assert head
+    assert [first, *sent[1:]] == [b"3\r\none\r\n", b"3\r\ntwo\r\n", b"0\r\n\r\n"]
+
+
+def test_each_piece_is_one_call() -> None:
+    """The first one together with the head: nobody waits for what is there."""
+    made, sent = answer([])
+    for number in range(1, 4):
+        made.write(b"data: x\n\n")
+        assert len(sent) == number
+
+
+def test_a_client_without_chunks_gets_the_pieces_as_they_are() -> None:
+    """HTTP/1.0: the end of the connection is that of the answer."""
+    made, sent = answer([], version=(1, 0))
+    made.write(b"data: x\n\n")
+    made.write(b"data: y\n\n")
+    made.close()
+
+    assert head_of(sent[0])[1]["Connection"] == "close"
+    assert sent[0].endswith(b"\r\n\r\ndata: x\n\n")
+    assert sent[1:] == [b"data: y\n\n"]
+
+
+def test_a_long_piece_is_not_copied() -> None:
+    """Its head and its frame go around it."""
+    made, sent = answer([])
+    made.write(b"x" * 100_000)
+    made.close()
+
+    assert b"".join(sent).endswith(b"\r\n186A0\r\n" + b"x" * 100_000 + b"\r\n0\r\n\r\n")
 
 
 def test_no_more_is_written_than_was_said() -> None:

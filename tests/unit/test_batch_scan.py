@@ -138,6 +138,18 @@ def test_a_batch_does_not_run_in_the_interactive_lane():
     assert error.value.param == "body.lane"
 
 
+@pytest.mark.parametrize("url", ["/v1/chat", "/v1/chat/completions"])
+def test_a_batch_has_no_streams(url):
+    """Its lines are answered whole; false is the same as nothing."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    with pytest.raises(InvalidRequest, match="whole answers") as error:
+        parse_line(1, request_line("a", url=url, body=body).encode(), max_timeout_s=60)
+
+    assert error.value.param == "body.stream"
+    whole = request_line("a", url=url, body={**body, "stream": False}).encode()
+    assert not parse_line(1, whole, max_timeout_s=60).call.request.stream
+
+
 def test_the_job_of_a_line_is_always_the_same():
     """And another one for another line or batch; it begins with the batch's time."""
     ids = [

@@ -227,7 +227,8 @@ def test_null_is_the_same_as_absent(field: str) -> None:
         pytest.param("web_search_options", {}, "does not search", id="web_search_options"),
         pytest.param("functions", [{"name": "f"}], "use tools", id="functions"),
         pytest.param("function_call", "auto", "use tool_choice", id="function_call"),
-        pytest.param("stream", True, "streaming is not available yet", id="stream"),
+        pytest.param("stream", 1, "stream is 1", id="stream"),
+        pytest.param("stream_options", {}, "stream is not true", id="stream options"),
         pytest.param("temperature", 3, "from 0 to 2", id="temperature"),
         pytest.param("top_p", 0, "above 0", id="top_p"),
         pytest.param("seed", "7", 'seed is "7"', id="seed"),
@@ -335,7 +336,6 @@ def test_a_body_that_breaks_a_rule_is_named(fields: JSON, param: str, said: str)
         ("prompt_cache_options", {"mode": "implicit"}),
         ("prompt_cache_retention", "24h"),
         ("prediction", {"type": "content", "content": "x"}),
-        ("stream_options", {"include_usage": True}),
     ],
 )
 def test_what_cannot_change_the_answer_is_accepted_and_named(field: str, value: object) -> None:
@@ -346,6 +346,23 @@ def test_what_cannot_change_the_answer_is_accepted_and_named(field: str, value: 
     assert call.ignored == (field,)
     assert call.request == _read().request
     assert call.body_hash == _read().body_hash
+
+
+def test_a_stream_is_asked_for_with_or_without_its_usage() -> None:
+    """Which is the same job: only what is told of it differs."""
+    plain, asked = _read(stream=True), _read(stream=True, stream_options={"include_usage": True})
+
+    assert (plain.request.stream, _read(stream=False).request.stream) == (True, False)
+    assert (plain.include_usage, asked.include_usage) == (False, True)
+    assert plain.body_hash == asked.body_hash != _read().body_hash
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_padding_is_not_there_to_be_had(asked: bool) -> None:  # noqa: FBT001 - the field's value
+    """Whoever asks for it is told; who does without has it so."""
+    call = _read(stream=True, stream_options={"include_obfuscation": asked})
+
+    assert call.ignored == (("stream_options.include_obfuscation",) if asked else ())
 
 
 def test_bytes_are_read_as_strictly_as_those_of_a_chat() -> None:

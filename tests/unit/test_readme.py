@@ -31,7 +31,12 @@ from chat.evaluations.suite import (
     Suite,
 )
 from chat.formats.chat import ChatBody, MessageBody, parse_chat
-from chat.formats.completion_body import CompletionBody, CompletionMessageBody, PartBody
+from chat.formats.completion_body import (
+    CompletionBody,
+    CompletionMessageBody,
+    PartBody,
+    StreamOptionsBody,
+)
 from chat.formats.errors import STATUS
 from chat.routing import PROVIDERS, resolve
 from chat.settings import ChatdConfig
@@ -150,6 +155,7 @@ def test_every_name_is_one_of_the_project() -> None:
     models = (
         *(Answer, AttemptAnswer, BudgetAnswer, ChatBody, ErrorDetail, MessageBody, Record),
         *(BatchAnswer, CompletionBody, CompletionMessageBody, CompletionNotes, PartBody),
+        StreamOptionsBody,
         *(Candidate, EvaluationAnswer, ModelFigures, Row, SampleBody, Suite, *SCORERS),
     )
     known = configuration_keys() | COUNTERS | LOGGED | REASONS | OPENAIS | set(PROVIDERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import weakref
 from functools import partial
@@ -13,10 +14,13 @@ import pytest
 from chat import replies as replies_module
 from chat.config import ChatdConfig
 from chat.errors import QueueFull, QueueUnavailable
+from chat.follower import Follower
 from chat.replies import Replies
 from chat.store import Grant, JobStore
+from tests.events import say
 from tests.store_base import new_life
 from tests.store_suite import StoreSuite, a_job
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -309,6 +313,116 @@ def test_what_is_remembered_is_kept_while_redis_says_nothing(replies, monkeypatc
         replies._look_at_life(1e9)
 
     assert len(replies._recent.all()) == 1
+
+
+def deliver(client, channel, job_id, *texts, begin=1, told=True, large=False):
+    """Pieces as the script delivers them: kept, then told on the channel, all in one message."""
+    events = []
+    for number, text in enumerate(texts, begin):
+        delta = say(text).to_wire()
+        client.xadd(f"stream:{job_id}", {"d": json.dumps(delta)}, id=f"1-{number}")
+        events.append([job_id, 1, number, None if large else delta])
+    if told:
+        client.publish(channel, json.dumps({"events": events}))
+
+
+def taken(waiter, count):
+    """The next pieces of a waiter, once there are so many."""
+    found = []
+
+    def enough():
+        found.extend(waiter.follower.take())
+        return len(found) >= count
+
+    eventually(enough, within_s=10, what=f"{count} pieces")
+    return [(str(place), delta.text) for place, delta in found]
+
+
+@pytest.fixture
+def follower(store, replies):
+    """A waiter of one job that follows its pieces."""
+    waiter = replies.expect(a_job().id)
+    waiter.follower = Follower(partial(store.events, waiter.job_id))
+    return waiter
+
+
+def test_pieces_reach_their_follower_and_wake_it(client, replies, follower):
+    """Those of other jobs do not, nor those of jobs that nobody follows here."""
+    plain = replies.expect("job_plain")
+    channel = replies.channel
+    for job_id in ("job_other", "job_plain"):
+        deliver(client, channel, job_id, "x")
+    deliver(client, channel, follower.job_id, "a", "b")
+
+    assert follower.wait(10) is None
+    assert taken(follower, 2) == [("1-1", "a"), ("1-2", "b")]
+    assert not plain._event.is_set()
+
+
+def test_two_followers_of_a_job_have_all_pieces_each(client, store, replies, follower):
+    """A key that came twice."""
+    other = replies.expect(follower.job_id)
+    other.follower = Follower(partial(store.events, follower.job_id))
+    deliver(client, replies.channel, follower.job_id, "a", "b")
+
+    assert taken(follower, 2) == taken(other, 2) == [("1-1", "a"), ("1-2", "b")]
+
+
+def test_the_end_comes_behind_the_pieces(client, store, replies, follower):
+    """They are there when the waiter is told of it."""
+    job = a_job(id=follower.job_id, reply_to=replies.channel)
+    store.admit(job)
+    deliver(client, replies.channel, job.id, "Pa", "ris")
+    run(store, job)
+    eventually(lambda: follower.wait(1) is not None, within_s=10, what="the end")
+
+    assert [delta.text for _, delta in follower.follower.take()] == ["Pa", "ris"]
+
+
+@pytest.mark.parametrize("lost", [{"told": False}, {"large": True}], ids=["lost", "large"])
+def test_what_the_channel_does_not_tell_is_read(client, replies, follower, lost):
+    """A message that was lost, or a piece that is too large for it."""
+    channel = replies.channel
+    deliver(client, channel, follower.job_id, "a")
+    deliver(client, channel, follower.job_id, "b", begin=2, **lost)
+    deliver(client, channel, follower.job_id, "c", begin=3)
+
+    assert taken(follower, 3) == [("1-1", "a"), ("1-2", "b"), ("1-3", "c")]
+
+
+def test_each_subscription_lets_followers_look(client, replies, follower):
+    """Nobody listened meanwhile, and no further piece may come for long."""
+    channel = replies.channel
+    deliver(client, channel, follower.job_id, "a", told=False)
+    first = follower.follower.take()
+    with pytest.raises(StopIteration):
+        replies._drain(Scripted([{"type": "subscribe", "data": 1}]), threading.Event())
+
+    assert first == []
+    assert follower.wait(10) is None
+    assert taken(follower, 1) == [("1-1", "a")]
+
+
+def test_pieces_are_read_behind_an_entry(client, store):
+    """As the job's stream in Redis has them."""
+    deliver(client, "nowhere", "job_a", "a", "b", "c")
+
+    assert store.events("job_a") == [("1-1", say("a")), ("1-2", say("b")), ("1-3", say("c"))]
+    assert store.events("job_a", "1-2") == [("1-3", say("c"))]
+    assert store.events("job_a", "1-3") == store.events("job_b") == []
+
+
+def test_where_a_job_stands_can_be_asked_for(store):
+    """As its record tells it, and without all the rest of that."""
+    jobs = [a_job() for _ in range(2)]
+    for job in jobs:
+        store.admit(job)
+    found = [store.waiting(job.id) for job in jobs]
+    run(store, jobs[0])
+
+    assert [(one["reason"], one["position"]) for one in found] == [("queue", 1), ("queue", 2)]
+    assert store.record(jobs[1].id).waiting == store.waiting(jobs[1].id)
+    assert (store.waiting(jobs[0].id), store.waiting("job_nowhere")) == (None, None)
 
 
 class Scripted:

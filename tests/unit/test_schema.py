@@ -64,6 +64,7 @@ def test_every_field_reaches_the_request() -> None:
         "think": "high",
         "tools": [TOOL],
         "tool_choice": TOOL,
+        "stream": True,
     }
     call = _parse(**wire, lane="batch", timeout_s=7, metadata={"k": "v"})
 
@@ -90,7 +91,8 @@ def test_every_field_reaches_the_request() -> None:
         pytest.param({"think": False}, "think", False, id="no thinking"),
         pytest.param({"think": "max"}, "think", "max", id="a level of thinking"),
         pytest.param({"max_tokens": None}, "max_tokens", None, id="null is absent"),
-        pytest.param({"stream": False}, "model", "qwen3:8b", id="stream false"),
+        pytest.param({"stream": False}, "stream", False, id="stream false"),
+        pytest.param({"stream": None}, "stream", False, id="stream null"),
         pytest.param({"tool_choice": "auto"}, "tool_choice", "auto", id="auto without tools"),
         pytest.param({"model": "a/b:c d"}, "model", "a/b:c d", id="a space inside the model"),
         pytest.param({"model": "m" * 256}, "model", "m" * 256, id="the longest model"),
@@ -165,7 +167,6 @@ def test_values_at_the_edge_of_a_rule_are_accepted(
         pytest.param({"timeout_s": 86401}, "timeout_s", "max_timeout_s", id="timeout too long"),
         pytest.param({"timeout_s": "5"}, "timeout_s", 'is "5"', id="timeout in quotes"),
         pytest.param({"lane": "fast"}, "lane", '"batch"', id="unknown lane"),
-        pytest.param({"stream": True}, "stream", "not available yet", id="streaming"),
         pytest.param({"stream": "no"}, "stream", 'is "no"', id="stream is text"),
         pytest.param({"metadata": {"k": 1}}, "metadata.k", "is 1", id="metadata is a number"),
         pytest.param(

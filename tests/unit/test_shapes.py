@@ -131,13 +131,17 @@ def test_which_form_of_an_answer_is_allowed_is_what_is_accepted(kind: str, schem
     assert _allowed("CompletionBody", body) == _accepted(parse_completion, body)
 
 
-@pytest.mark.parametrize("stream", [True, False, None])
-def test_a_stream_is_neither_allowed_nor_accepted(stream: bool | None) -> None:  # noqa: FBT001 - the field's value
-    """Until there is one."""
-    body = _chat({"role": "user", "content": "q"}, stream=stream)
+@pytest.mark.parametrize("stream", [_ABSENT, True, False, None, "yes"])
+@pytest.mark.parametrize("options", [_ABSENT, None, {}, {"include_usage": True}, {"x": 1}, 1])
+def test_which_stream_is_allowed_is_what_is_accepted(stream: Any, options: Any) -> None:
+    """Options only where there is one."""
+    (fields,) = _objects(stream=[stream], stream_options=[options])
+    body = _chat({"role": "user", "content": "q"}, **fields)
 
-    for model, read in (("ChatBody", parse_chat), ("CompletionBody", parse_completion)):
-        assert _allowed(model, body) == _accepted(read, body) == (not stream)
+    assert _allowed("CompletionBody", body) == _accepted(parse_completion, body)
+    fields.pop("stream_options", None)
+    body = _chat({"role": "user", "content": "q"}, **fields)
+    assert _allowed("ChatBody", body) == _accepted(parse_chat, body) == (stream != "yes")
 
 
 @pytest.mark.parametrize(
