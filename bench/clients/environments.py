@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.servers import ROOT
 __all__ = ["CLIENTS", "Client"]
 
 _FOLDER = ROOT / "var" / "bench"
+#: LiteLLM would fetch its table of costs from the network.
+_ENVIRON = {"PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,17 @@ class Client:
         (folder / "installed").touch()
 
     def run(self, name: str, url: str, model: str, kind: str) -> int:
-        """Let it ask a chatd; its exit code. What it says goes to the terminal."""
+        """Let it ask a chatd; its exit code. What it says goes to the terminal.
+
+        What it keeps lies in a home folder that is thrown away.
+        """
         python = self.python(name)
         assert python is not None, f"not installed: python -m bench.clients install {name}"
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [str(python), "-m", self.module, url, model, kind]
-        return subprocess.run(command, cwd=ROOT, env=environ, check=False, timeout=900).returncode
+        with tempfile.TemporaryDirectory(prefix=f"client-{name}-") as home:
+            environ = {**os.environ, **_ENVIRON, "HOME": home, "INSPECT_LOG_DIR": home}
+            done = subprocess.run(command, cwd=ROOT, env=environ, check=False, timeout=900)
+        return done.returncode
 
 
 #: By name, in the order in which they run.
