@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from chat.providers.fields import parse_json
 from chat.providers.limits import check_size
 
 __all__ = ["EventStream", "Framing", "JsonLines", "first_line"]
@@ -49,16 +48,18 @@ class Framing(Protocol):
 def first_line(pieces: Iterator[bytes], longest: int) -> tuple[bytes, bytes]:
     """The first line with something in it, and all that had to be taken of ``pieces`` for it.
 
-    White space in front is left out of both. Raises ``AnswerTooLarge`` for a line over ``longest``.
+    White space in front is left out of both. Raises ``AnswerTooLarge`` when more than ``longest``
+    bytes have to be taken.
     """
-    taken = bytearray()
+    taken, size = bytearray(), 0
     for piece in pieces:
+        size += len(piece)
+        check_size(size, longest, "bytes")
         taken += piece if taken else piece.lstrip()
         if b"\n" in piece or b"\r" in piece:
             lines = taken.splitlines(keepends=True)
             if lines and lines[0].endswith((b"\n", b"\r")):
                 break
-        check_size(len(taken), longest, "bytes")
     return bytes(taken.splitlines()[0]) if taken else b"", bytes(taken)
 
 
@@ -71,11 +72,9 @@ class JsonLines:
 
     @staticmethod
     def begins(line: bytes) -> bool:
-        """Whether it is a JSON object: one over several lines is a whole answer."""
-        try:
-            return isinstance(parse_json(line.decode("utf-8-sig")), dict)
-        except ValueError:
-            return False
+        """Whether it looks like a JSON object: one over several lines is a whole answer."""
+        text = line.removeprefix(_BOM).strip()
+        return text.startswith(b"{") and text.endswith(b"}")
 
     def records(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """The lines that are not empty."""

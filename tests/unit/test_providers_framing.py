@@ -195,7 +195,8 @@ def test_the_first_line(pieces: list[bytes], line: bytes, taken: bytes) -> None:
     assert taken + b"".join(source) == b"".join(pieces).lstrip()
 
 
-def test_a_first_line_that_is_too_long_is_refused() -> None:
-    """Whether or not it would end."""
+@pytest.mark.parametrize("piece", [b"x" * 60, b" " * 60, b"\n" * 60], ids=["x", "space", "LF"])
+def test_a_first_line_that_is_too_long_is_refused(piece: bytes) -> None:
+    """With the white space in front of it."""
     with pytest.raises(AnswerTooLarge, match="100 bytes"):
-        first_line(iter([b"x" * 60] * 2), 100)
+        first_line(iter([piece, piece]), 100)

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from chat.builder import build_model_source, build_provider
 from chat.errors import ChatError
+from chat.partial import Partial
 from chat.settings import ChatdConfig
 from chat.types import JSON, Deadline
 from tests.leaks import leaks
@@ -78,9 +79,26 @@ class Caller:
         with self._process:
             self._process.kill()
 
-    def call(self, name: str, url: str, *, within_s: float = 60.0, models: bool = False) -> Outcome:
-        """One chat of provider ``name``, or one look at its models, at the upstream ``url``."""
-        order = {"name": name, "url": url, "within_s": within_s, "models": models}
+    def call(
+        self,
+        name: str,
+        url: str,
+        *,
+        within_s: float = 60.0,
+        models: bool = False,
+        pieces: bool = False,
+    ) -> Outcome:
+        """One chat of provider ``name``, or one look at its models, at the upstream ``url``.
+
+        With ``pieces`` the answer is asked for piece by piece.
+        """
+        order = {
+            "name": name,
+            "url": url,
+            "within_s": within_s,
+            "models": models,
+            "pieces": pieces,
+        }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -142,7 +160,8 @@ def _made(order: JSON) -> JSON:
         return {"models": models, "left_out": found.left_out}
     provider = build_provider(config, order["name"], environ)
     request = plain_request(order["name"])
-    return call(provider, request, within_s=order["within_s"]).to_wire()
+    deltas = Partial().add if order["pieces"] else None
+    return call(provider, request, within_s=order["within_s"], deltas=deltas).to_wire()
 
 
 def _outcome(order: JSON, network: _Network) -> JSON:

@@ -73,6 +73,7 @@ def scripted(upstream: ScriptedUpstream, case: Case, good: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize("pieces", [False, True], ids=["at once", "in pieces"])
 @pytest.mark.parametrize(
     ("name", "case"),
     [
@@ -82,26 +83,27 @@ def scripted(upstream: ScriptedUpstream, case: Case, good: bytes) -> None:
     ],
 )
 def test_a_call_ends_whatever_comes_on_the_wire(
-    upstream: ScriptedUpstream, caller: Caller, name: str, case: Case
+    upstream: ScriptedUpstream, caller: Caller, name: str, case: Case, *, pieces: bool
 ) -> None:
     """Sent once and to nowhere else; bounded in memory and time; without the key in the error."""
     scripted(upstream, case, good_body(name))
-    outcome = caller.call(name, upstream.url, within_s=case.within_s)
+    outcome = caller.call(name, upstream.url, within_s=case.within_s, pieces=pieces)
 
     assert faults(outcome, case, upstream) == []
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize("pieces", [False, True], ids=["at once", "in pieces"])
 @pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize("group", INSIDE)
 def test_a_call_ends_whatever_an_answer_says(
-    upstream: ScriptedUpstream, caller: Caller, name: str, group: str
+    upstream: ScriptedUpstream, caller: Caller, name: str, group: str, *, pieces: bool
 ) -> None:
     """The same, of each provider's protocol."""
     found = []
     for case in INSIDE[group]:
         scripted(upstream, case, good_body(name))
-        outcome = caller.call(name, upstream.url, within_s=case.within_s)
+        outcome = caller.call(name, upstream.url, within_s=case.within_s, pieces=pieces)
         found += faults(outcome, case, upstream)
 
     assert found == []
