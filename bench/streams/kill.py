@@ -70,24 +70,29 @@ class Told:
         if not self.saw.script.whole().startswith(self.saw.text):
             return False
         error = self.record["error"]
-        if self.client == _EARLY:
-            return self.saw.ended == "answer" and error is None
+        if self.client == _REPEATED:
+            return self.saw.ended == "answer" and error is None and self.calls == 2
         kept = ((error or {}).get("partial") or {}).get("content") or ""
-        told = error is not None and self.saw.ended == error["code"] == _CODE
+        told = error is not None and self.saw.ended.endswith(_CODE) and error["code"] == _CODE
         return told and kept.startswith(self.saw.text) and self.calls == 1
 
 
-def _raw(form: str) -> Callable[[World, Saw], None]:
+def _raw(form: str, **fields: Any) -> Callable[[World, Saw], None]:
     def follow(world: World, saw: Saw) -> None:
-        with Follower.asking(world.stack.url, FORMS[form], saw.script.question) as follower:
+        url, question = world.stack.url, saw.script.question
+        with Follower.asking(url, FORMS[form], question, **fields) as follower:
             while not follower.over:
                 seen = len(follower.reading.texts)
                 follower.until(lambda reading: len(reading.texts) > seen)  # noqa: B023 - at once
                 saw.pieces, saw.job_id = len(follower.reading.texts), follower.job_id
-        reading = follower.reading
+        reading, response = follower.reading, follower.response
         saw.at, saw.text = time.monotonic(), reading.text
         if reading.error is not None:
             saw.ended = str(reading.error["code"])
+        elif response.over and not response.streams:
+            refusal = follower.refusal()
+            saw.job_id = refusal["job_id"]
+            saw.ended = f"status {response.status}, {refusal['code']}"
         else:
             saw.ended = "answer" if reading.ended else "broke off"
 
@@ -112,13 +117,17 @@ def _library(world: World, saw: Saw) -> None:
         saw.at = time.monotonic()
 
 
-_EARLY = "chat, before its first piece"
+_EARLY = "before its first piece"
+_REPEATED = "the same in the batch lane"
 _CLIENTS = {
     "chatd's format": _raw("chat"),
     "OpenAI's format": _raw("completion"),
     "openai.OpenAI": _library,
     _EARLY: _raw("chat"),
+    _REPEATED: _raw("chat", lane="batch"),
 }
+#: Those that are in the middle when the worker is killed.
+_STREAMING = [name for name in _CLIENTS if name not in (_EARLY, _REPEATED)]
 
 
 def _killed(world: World, *, anew: bool) -> list[Told]:
@@ -131,7 +140,7 @@ def _killed(world: World, *, anew: bool) -> list[Told]:
     with ThreadPoolExecutor(len(_CLIENTS)) as pool:
         asked = [pool.submit(follow, world, saws[name]) for name, follow in _CLIENTS.items()]
         eventually(
-            lambda: all(saw.pieces >= _BEFORE for name, saw in saws.items() if name != _EARLY),
+            lambda: all(saws[name].pieces >= _BEFORE for name in _STREAMING),
             what="every client is in the middle",
         )
         killed_at = time.monotonic()
@@ -139,11 +148,11 @@ def _killed(world: World, *, anew: bool) -> list[Told]:
         if anew:
             worker.start()
         else:
-            # The one that is not in the middle waits for a worker, whenever it comes.
+            # The one that is repeated waits for a worker, whenever it comes.
             eventually(
-                lambda: all(saw.ended for name, saw in saws.items() if name != _EARLY),
+                lambda: all(saw.ended for name, saw in saws.items() if name != _REPEATED),
                 within_s=120,
-                what="every client in the middle is told",
+                what="everybody else is told",
             )
             worker.start()
         for one in asked:
@@ -162,7 +171,7 @@ def _killed(world: World, *, anew: bool) -> list[Told]:
 
 
 def _first_ms(client: str) -> float:
-    return 2000.0 if client == _EARLY else 0.0
+    return 0.0 if client in _STREAMING else 2000.0
 
 
 def kill(*, times: int) -> int:

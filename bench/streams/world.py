@@ -18,7 +18,6 @@ __all__ = ["World", "running"]
 
 #: Calls at the same time that each worker may make.
 _PERMITS = 512
-_KEYS = {"OPENROUTER_API_KEY": "sk-made-up"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ def running(providers: Sequence[str] = ("ollama",), *, settings: str = "") -> It
             folder / "chatd",
             dict.fromkeys(providers, upstream.url),
             concurrency=_PERMITS,
-            environ=_KEYS,
+            # A provider with a key and without a worker would keep the front end from being ready.
+            environ={f"{name.upper()}_API_KEY": "sk-made-up" for name in providers},
             settings=settings,
         )
         try:
