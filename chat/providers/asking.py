@@ -38,6 +38,7 @@ def ask(
         )
         response = read(reply)
     except ChatError as error:
+        assembly.break_off()
         if assembly.output_tokens is not None:
             error.partial = {"output_tokens": assembly.output_tokens}
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from chat.partial import Partial
+from chat.providers.error_text import SHORTEST_PIECE
 from chat.providers.fields import Fields
 from chat.providers.framing import Framing
 from chat.types import JSON, ChatResponse, Delta, DeltaKind, Deltas
@@ -73,6 +74,14 @@ class Assembly:
         for delta in rest:
             self._hand_over(delta)
 
+    def break_off(self) -> None:
+        """Hand on what was kept back, since nothing more comes; not as the first piece."""
+        if self._partial.pieces:
+            for kind, shown in self._shown.items():
+                text = shown.last()
+                if text:
+                    self._hand_over(Delta(kind, text))
+
     def _say(self, kind: DeltaKind, source: Fields, key: str) -> None:
         """Take a piece of a text from where it stands in a record."""
         text = source.unmasked().text(key)
@@ -112,6 +121,11 @@ class Shown:
         shown = len(rest) - self._beginning(rest)
         self._kept_back = rest[shown:]
         return "***".join([*parts, rest[:shown]])
+
+    def last(self) -> str:
+        """What was kept back of a text that breaks off, if it is too little to tell of a key."""
+        text, self._kept_back = self._kept_back, ""
+        return text if len(text) < SHORTEST_PIECE else ""
 
     def _beginning(self, text: str) -> int:
         """How many characters at the end of ``text`` the secret may begin with."""

@@ -16,7 +16,7 @@ from operator import itemgetter
 from chat.providers.fields import parse_json
 from chat.types import JSON
 
-__all__ = ["ErrorText", "printable", "read_error", "status_inside"]
+__all__ = ["SHORTEST_PIECE", "ErrorText", "printable", "read_error", "status_inside"]
 
 #: What a caller gets to read of an upstream's own words, and how much is looked at for it.
 _SHOWN = 300
@@ -25,7 +25,7 @@ _READ = 4096
 _MASK = "***"
 
 #: So many characters of a key in a row are masked, since a server may quote a part of it.
-_PIECE = 12
+SHORTEST_PIECE = 12
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
@@ -90,11 +90,11 @@ def _masked(text: str, secret: str | None) -> str:
 def _without_pieces(text: str, secret: str | None) -> str:
     """``text`` with a mask for whatever else is made of pieces of ``secret``."""
     hidden = bytearray(len(text))
-    for first in range(len(secret or "") - _PIECE + 1):
-        piece = (secret or "")[first : first + _PIECE]
+    for first in range(len(secret or "") - SHORTEST_PIECE + 1):
+        piece = (secret or "")[first : first + SHORTEST_PIECE]
         at = text.find(piece)
         while at >= 0:
-            hidden[at : at + _PIECE] = b"1" * _PIECE
+            hidden[at : at + SHORTEST_PIECE] = b"1" * SHORTEST_PIECE
             at = text.find(piece, at + 1)
     runs = groupby(zip(text, hidden, strict=True), key=itemgetter(1))
     return "".join(_MASK if hide else "".join(char for char, _ in run) for hide, run in runs)

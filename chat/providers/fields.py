@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from chat.errors import UpstreamProtocolError
@@ -137,7 +137,7 @@ class Fields:
 
     def unmasked(self) -> Fields:
         """The same without a mask, for a text that is a piece of one and is masked as a whole."""
-        return self if self.secret is None else replace(self, secret=None)
+        return Fields(self.provider, self.status, self.values, self.path)
 
     def fault(self, key: str, expected: str) -> UpstreamProtocolError:
         """The error for a field that is not what it should be."""

@@ -80,7 +80,8 @@ class JsonLines:
         """The lines that are not empty."""
         for piece in pieces:
             yield from filter(bytes.strip, self._lines.ended_by(piece))
-        self.broke_off = True
+        # A line alone has an end to be known by, or it would not be read as a record.
+        self.broke_off = not self._lines.first
         if self._lines.begun.strip():
             yield self._lines.begun
 
@@ -135,7 +136,8 @@ class EventStream:
 class _Lines:
     """Lines as their bytes come; each ends with LF, CR LF or CR.
 
-    ``begun`` is what has come of the one that has not ended.
+    ``begun`` is what has come of the one that has not ended, and ``first`` whether that is the
+    first one.
     """
 
     def __init__(self, longest: int) -> None:
@@ -143,11 +145,11 @@ class _Lines:
         self._begun = bytearray()
         self._count = 0
         self._after_cr = False
-        self._first = True
+        self.first = True
 
     @property
     def begun(self) -> bytes:
-        return bytes(self._begun.removeprefix(_BOM) if self._first else self._begun)
+        return bytes(self._begun.removeprefix(_BOM) if self.first else self._begun)
 
     def ended_by(self, piece: bytes) -> list[bytes]:
         """The lines that end within ``piece``, without their ends."""
@@ -169,5 +171,5 @@ class _Lines:
         check_size(self._count, _MOST_LINES, "lines")
         line = self.begun.rstrip(b"\r\n")
         self._begun.clear()
-        self._first = False
+        self.first = False
         return line

@@ -74,6 +74,12 @@ class ChunkStream(Assembly):
         if "error" in self._choice or self._choice.get("finish_reason") == "error":
             self.complete = self.over = True
 
+    def break_off(self) -> None:
+        """Texts, and the arguments of tool calls."""
+        super().break_off()
+        for piece in self._calls.last():
+            self._hand_over(piece)
+
     @property
     def kept(self) -> int:
         """Texts, and tool calls."""
@@ -122,6 +128,11 @@ class _Call:
         self._waiting.clear()
         return Delta(DeltaKind.TOOL_CALL, text, self.place) if text else None
 
+    def last_piece(self) -> Delta | None:
+        """What was kept back, if it can be shown."""
+        self._waiting.append(self._shown.last())
+        return self.piece()
+
     def first_piece(self) -> Delta | None:
         """The beginning of the call, if it is known whose it is."""
         if not (self.id and self.name):
@@ -158,6 +169,11 @@ class _Calls:
             piece = call.piece()
             return [piece] if piece else []
         return self._first_pieces()
+
+    def last(self) -> list[Delta]:
+        """What can still be handed on of the calls that have begun, when nothing more comes."""
+        pieces = (call.last_piece() for call in self._calls[: self._begun])
+        return [piece for piece in pieces if piece is not None]
 
     def whole(self) -> list[JSON]:
         """All of them, as in an answer that came at once."""

@@ -64,7 +64,7 @@ def test_what_has_come_and_the_rest_are_the_answer(count):
         Delta(REASONING, "No"),
         Delta(TOOL_CALL, "", 0, "c1", "h"),
         Delta(TOOL_CALL, "[", 0, "c1", "f"),
-        Delta(CONTENT, ANSWER["content"] + "!"),
+        Delta(CONTENT, f"{ANSWER['content']}!"),
     ],
 )
 def test_another_answer_is_no_continuation(piece):

@@ -110,6 +110,18 @@ def test_a_text_in_pieces_is_masked_as_the_whole_one_is(texts: list[str]) -> Non
         assert len(masked) - len(shown) < len(secret)
 
 
+@pytest.mark.parametrize(
+    ("text", "last"), [("Paris", "s"), ("task", "sk"), ("my sk-secret-sk", ""), ("Oslo", "")]
+)
+def test_what_was_kept_back_is_shown_in_the_end_if_it_is_no_key(text: str, last: str) -> None:
+    """A text that breaks off keeps its last letters, but nothing that most of a key is in."""
+    mask = Shown("sk-secret-sk-secret")
+    mask.more(text)
+
+    assert mask.last() == last
+    assert mask.last() == ""
+
+
 def test_without_a_key_nothing_is_kept_back() -> None:
     """Local Ollama has none."""
     assert Shown(None).more("sk-") == "sk-"
@@ -243,6 +255,26 @@ def test_tool_calls_come_in_pieces(
 ) -> None:
     """By their numbers, where those tell; each begins with whose it is, in their order."""
     assert called(*chunks) == (calls, pieces)
+
+
+def test_the_last_letters_of_a_broken_stream_are_there() -> None:
+    """Though the key begins with one of them; alone they are no reason to take it for begun."""
+    text = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n'
+    found = []
+    for chunks in (
+        [text % b"Paris", chunk(piece(0, "a", "f", '{"x":"s'))],
+        [text % b"s"],
+    ):
+        upstream = CannedUpstream("kimi", chunks)
+        error = outcome_of(provider_at("kimi", lambda _: upstream), Pieces())  # noqa: B023
+        upstream.close()
+        assert isinstance(error, UpstreamUnavailable)
+        found.append(error.partial)
+
+    assert found[0] is not None
+    assert found[0]["content"] == "Paris"
+    assert found[0]["tool_calls"][0]["function"]["arguments"] == '{"x":"s'
+    assert found[1] is None
 
 
 def test_a_tool_call_without_a_name_is_none() -> None:
