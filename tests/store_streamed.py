@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -48,9 +49,9 @@ class StoreStreamed(StoreBase):
             assert pubsub.get_message(timeout=5)["type"] == "subscribe"
         return pubsub
 
-    def messages(self, pubsub, count) -> list[tuple[str, list[object]]]:
+    def messages(self, pubsub, count) -> list[tuple[str, list[Any]]]:
         """So many messages, each with its channel, and none behind them."""
-        found = []
+        found: list[tuple[str, list[Any]]] = []
         while len(found) < count:
             message = pubsub.get_message(timeout=5)
             if message:

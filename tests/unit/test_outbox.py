@@ -99,6 +99,21 @@ def test_what_gathers_meanwhile_is_joined(store, call):
     assert (store.asked[1][0].token, store.asked[1][0].attempt) == ("token-a", 2)
 
 
+def test_the_first_piece_of_a_call_waits_for_nobody(store, outbox, call, monkeypatch):
+    """Later ones wait for the next round trip, which it is; the end of a call is one as well."""
+    monkeypatch.setattr("workers.outbox._TICK_S", 3600)
+    other = outbox.open(grant("b"), Cancelled())
+    call(content("a"))
+    eventually(lambda: store.asked, what="the first of one call")
+    call(content("b"))
+    other(content("x"))
+    eventually(lambda: len(store.asked) == 2, what="the first of another")
+    call(content("c"))
+    call.close()
+
+    assert store.texts() == [[(1, "a")], [(2, "b"), (1, "x")], [(3, "c")]]
+
+
 def test_the_pieces_of_all_calls_travel_together(store, outbox, call):
     """One round trip, whoever they belong to."""
     others = [outbox.open(grant(name), Cancelled()) for name in "bcd"]
@@ -231,10 +246,11 @@ def test_the_end_of_a_call_does_not_wait_for_ever(store, outbox, call, monkeypat
     tried = len(store.asked)
     eventually(lambda: len(store.asked) > tried, what="it is tried once more")
     outbox.forget(grant())
-    store.trouble = []
     other = outbox.open(grant("b"), Cancelled())
     other(content("b"))
     eventually(lambda: store.asked[-1][0].job_id == "job_b", what="the sender goes on")
+    store.trouble = []
+    other.close()
 
     assert call.delivered
 

@@ -9,12 +9,12 @@ import pytest
 
 from chat.errors import JobCancelled, UpstreamAuth, UpstreamTimeout, UpstreamUnavailable
 from chat.jobs import Piece
-from chat.types import Billed, ChatResponse, Delta, DeltaKind, FinishReason, Lane
+from chat.types import JSON, Billed, ChatResponse, Delta, DeltaKind, FinishReason, Lane
 from tests.runner import Bench
 from tests.store_suite import a_job, balance
 from tests.waiting import eventually
 
-PARTIAL = {"content": "Par", "reasoning": None, "tool_calls": [], "output_tokens": 2}
+PARTIAL: JSON = {"content": "Par", "reasoning": None, "tool_calls": [], "output_tokens": 2}
 
 
 class StreamBench(Bench):
@@ -30,6 +30,18 @@ class StreamBench(Bench):
     def texts(self):
         """The pieces of the job's answer that Redis has."""
         return [delta.text for _, delta in self.store.events(self.job.id)]
+
+    def at_the_end(self, monkeypatch, look):
+        """What ``look`` finds each time when the end of a call is told."""
+        found = []
+        finish = self.store.finish
+
+        def told(ending):
+            found.append(look(ending))
+            return finish(ending)
+
+        monkeypatch.setattr(self.store, "finish", told)
+        return found
 
     def begin(self, deltas, text="Par"):
         """Send a piece, and wait until Redis has it."""
@@ -53,7 +65,7 @@ def cut(**fields):
     return UpstreamUnavailable("cut off", billed=Billed.MAYBE, **fields)
 
 
-def test_pieces_come_in_their_order_and_before_the_end(bench):
+def test_pieces_come_in_their_order_and_before_the_end(bench, monkeypatch):
     """All of them, whether they travelled alone or were joined."""
 
     def answer(deltas, **_):
@@ -62,9 +74,7 @@ def test_pieces_come_in_their_order_and_before_the_end(bench):
         return ChatResponse("Paris", FinishReason.STOP)
 
     bench.provider.act = answer
-    told = []
-    finish = bench.store.finish
-    bench.store.finish = lambda ending: told.append("".join(bench.texts())) or finish(ending)
+    told = bench.at_the_end(monkeypatch, lambda _: "".join(bench.texts()))
     record = bench.run_one()
 
     assert (told, record.response["content"]) == (["Paris"], "Paris")
@@ -87,7 +97,7 @@ def test_an_answer_that_nobody_reads_meanwhile_comes_whole(bench):
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before", "behind"])
-def test_an_error_is_tried_again_only_before_the_first_piece(bench, begun):
+def test_an_error_is_tried_again_only_before_the_first_piece(bench, monkeypatch, begun):
     """Behind it the job ends with the error and what had come, which counts."""
 
     def fail(deltas, **_):
@@ -96,9 +106,11 @@ def test_an_error_is_tried_again_only_before_the_first_piece(bench, begun):
         raise cut(partial=PARTIAL if begun else None)
 
     bench.provider.act = fail
+    asked = bench.at_the_end(monkeypatch, lambda ending: ending.again_why)
     record = bench.run_one(lane=Lane.BATCH)
     totals = bench.store.overview(["ollama"])["providers"][0]["totals"]
 
+    assert asked == ["" if begun else "retry"]
     assert record.state == ("failed" if begun else "waiting")
     assert (record.error or {}).get("partial") == (PARTIAL if begun else None)
     assert totals["output_tokens"] - 1 == (2 if begun else 0)
