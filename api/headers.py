@@ -32,7 +32,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]{1,255}")
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
 #: The id of an event: a piece's, that of one made of the whole answer behind it, that of an end.
-EVENT_ID = r"^(([0-9]{1,9})-([0-9]{1,9})(\.([0-9]{1,4}))?|end-([0-9]))$"
+EVENT_ID = r"^(([0-9]{1,9})-([0-9]{1,9})(\.([0-9]{1,4}))?|end-([0-9]))?$"
 _EVENT_ID = re.compile(EVENT_ID)
 
 

@@ -30,6 +30,7 @@ from api.parameters import (
     FILE_FILTERS,
     FILE_ID,
     FILTERS,
+    GOING_ON,
     IDEMPOTENCY_KEY,
     IGNORED,
     JOB_HEADER,
@@ -74,7 +75,7 @@ OPERATIONS = (
         method="post",
         summary="Chat and wait for the answer, or have it as it comes",
         body=ChatBody,
-        parameters=(PREFER, IDEMPOTENCY_KEY, LAST_EVENT_ID),
+        parameters=(PREFER, IDEMPOTENCY_KEY, GOING_ON),
         answers={
             200: Success(
                 "the answer; with stream its events", Answer, {**TIMING, **APPLIED}, others=_EVENTS
@@ -93,7 +94,7 @@ OPERATIONS = (
         summary="Chat and wait for the answer, or have it as it comes, in OpenAI's format; where "
         "the provider refused the request, its own status of 4xx may stand for 400",
         body=CompletionBody,
-        parameters=(PREFER, IDEMPOTENCY_KEY, LAST_EVENT_ID),
+        parameters=(PREFER, IDEMPOTENCY_KEY, GOING_ON),
         answers={
             200: Success(
                 "the answer; with stream its chunks",

@@ -24,6 +24,7 @@ __all__ = [
     "FILE_ID",
     "FILTERS",
     "FORMAT",
+    "GOING_ON",
     "IDEMPOTENCY_KEY",
     "IGNORED",
     "JOB_HEADER",
@@ -71,9 +72,14 @@ EVENT_FORMAT: JSON = {
 LAST_EVENT_ID: JSON = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "the id of the last event that came: only what follows it is sent. For a call "
-    "that makes a job it takes the Idempotency-Key of that",
+    "description": "the id of the last event that came: only what follows it is sent",
     "schema": {"type": "string", "pattern": EVENT_ID},
+}
+GOING_ON: JSON = {
+    **LAST_EVENT_ID,
+    "description": "the same of a stream, together with its Idempotency-Key; without stream it is "
+    "not looked at",
+    "schema": TEXT,
 }
 FILTERS: tuple[JSON, ...] = (
     {

@@ -73,6 +73,10 @@ class Reader(Scripts):
         if found != owner:
             raise self._missing(job_id)
 
+    def waiting(self, job_id: str) -> JSON | None:
+        """What a job waits for, as its record says it; ``None`` for one that waits for nothing."""
+        return waiting_of(self._run("place", job_id))
+
     def records(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """The records of these jobs in one round trip; ``None`` where there is none.
 
@@ -170,10 +174,6 @@ class Reader(Scripts):
             metas = self.redis.mget([f"celery-task-meta-{job_id}" for job_id in job_ids])
         found = (outcome_of(meta) for meta in cast("list[str | None]", metas))
         return {outcome.job_id: outcome for outcome in found if outcome is not None}
-
-    def waiting(self, job_id: str) -> JSON | None:
-        """What a job waits for, as its record says it; ``None`` for one that waits for nothing."""
-        return waiting_of(self._run("place", job_id))
 
     def events(self, job_id: str, after: str = "-") -> list[tuple[str, Delta]]:
         """The pieces of a job's answer that Redis still has, behind the one with the id ``after``.

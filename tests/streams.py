@@ -72,9 +72,24 @@ def calls(gate: Gateway) -> Any:
     return step
 
 
-def ask(gate: Gateway, path: str = CHAT, body: JSON = BODY, **headers: str) -> Any:
-    """Ask for a stream, unless the body says otherwise."""
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
+def ask(
+    gate: Gateway,
+    path: str = CHAT,
+    body: JSON = BODY,
+    *,
+    key: str | None = None,
+    had: str | None = None,
+    prefer: str | None = None,
+    request_id: str | None = None,
+) -> Any:
+    """Ask for a stream, unless the body says otherwise; ``had`` is the event that came last."""
+    headers = {
+        "Idempotency-Key": key,
+        "Last-Event-ID": had,
+        "Prefer": prefer,
+        "X-Request-Id": request_id,
+    }
+    given = {name: value for name, value in headers.items() if value is not None}
     return gate.client.post(path, json=body, headers=given)
 
 
@@ -85,7 +100,7 @@ def events_of(response: Any) -> list[Told]:
     response.close()
     for one in events:
         if one.event != "comment":
-            Event(id=one.id, event=one.event, data=one.data)  # type: ignore[arg-type]
+            Event(id=one.id, event=one.event, data=one.data)
     return events
 
 

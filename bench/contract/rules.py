@@ -69,8 +69,8 @@ RULES = (
     _rule(rf"suite\.scorers{_AT}\.choices", "same score", "verdicts differ in their scores"),
     _rule(
         "Last-Event-ID",
-        "Idempotency-Key|which is not over",
-        "which events there have been is known of one job, and once it is there",
+        "Idempotency-Key|which is not over|must be the id of the last event",
+        "which event came last counts where there is a stream, and is known of one job",
     ),
     _rule("input_file_id", "of purpose", "which files can be the input of a run"),
     _rule(

@@ -114,15 +114,15 @@ def test_who_hangs_up_is_hung_up_on(stack, upstream):
 
 @pytest.mark.parametrize("by_key", [True, False], ids=["by key", "by id"])
 def test_who_breaks_off_again_and_again_has_the_whole_text(stack, upstream, by_key):
-    """One word from each connection, while it is said and after the end."""
-    question = f"broken off {by_key}"
+    """One event from each connection, while it is said and after the end."""
+    question = f"broken-off-{by_key}"
     upstream.say(question, *WORDS[:6])
     with closing(ask(stack, question, key=question)) as reply:
         told = [next(pieces(reply))]
     job_id = reply.headers["X-Chatd-Job-Id"]
     while told[-1].event != "answer":
         had = told[-1].id
-        if len(told) == 6:
+        if text_of(told) == "".join(WORDS[:6]):
             upstream.say(question, *WORDS[6:], END)
         again = (
             ask(stack, question, key=question, had=had) if by_key else follow(stack, job_id, had)
@@ -153,3 +153,21 @@ def test_a_stream_goes_on_at_the_next_front_end(stack, upstream):
     assert (error.event, error.json["error"]["code"], code) == ("error", "draining", 0)
     assert text_of(told) == WHOLE
     assert upstream.calls.count("drained") == 1
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_stream_outlives_a_redis_that_is_away(stack, upstream, end):
+    """What was said meanwhile comes when it is back; the call went on, whatever it forgot."""
+    question = f"redis away by {end}"
+    upstream.say(question, *WORDS[:3])
+    with closing(ask(stack, question)) as reply:
+        events = pieces(reply)
+        told = [next(events)]
+        getattr(stack.redis, end)()
+        upstream.say(question, *WORDS[3:], END)
+        stack.redis.start()
+        told += events
+
+    assert (text_of(told), told[-1].event) == (WHOLE, "answer")
+    assert len({one.id for one in told}) == len(told)
+    assert upstream.calls.count(question) == 1

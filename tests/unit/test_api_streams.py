@@ -154,7 +154,7 @@ def test_an_error_before_the_first_event_is_answered_as_ever(
     gate: Gateway, path: str, status: int
 ) -> None:
     """With its status, its body and no stream."""
-    script(gate, calls(gate), fails(gate, errors.UpstreamRejected("no")))
+    script(gate, fails(gate, errors.UpstreamRejected("no")))
     response = ask(gate, path)
     error = ErrorAnswer.model_validate_json(response.data).error
 
@@ -166,7 +166,7 @@ def test_an_error_before_the_first_event_is_answered_as_ever(
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_an_error_after_that_is_an_event(gate: Gateway, path: str) -> None:
     """Behind all that had come, also of what was not told; and there is no other end."""
-    partial = {"content": "hell", "reasoning": None, "tool_calls": [], "output_tokens": 2}
+    partial: JSON = {"content": "hell", "reasoning": None, "tool_calls": [], "output_tokens": 2}
     error = errors.UpstreamUnavailable("cut", partial=partial)
     script(gate, tells(gate, say("he")), fails(gate, error))
     *pieces, last = events_of(ask(gate, path))
@@ -301,8 +301,8 @@ def test_a_text_that_is_none_of_the_answer_s_is_an_error(gate: Gateway, path: st
 def test_a_job_that_is_over_is_told_in_one_piece_each(gate: Gateway) -> None:
     """Its key comes again after the end."""
     gate.store.respond = lambda job: response_of(job, reasoning="so")
-    ask(gate, Idempotency_Key="k", Prefer="respond-async")
-    told = events_of(ask(gate, Idempotency_Key="k"))
+    ask(gate, key="k", prefer="respond-async")
+    told = events_of(ask(gate, key="k"))
 
     assert [(one.id, one.event) for one in told] == [
         ("0-0.1", "delta"),
@@ -318,13 +318,13 @@ def test_a_job_that_has_failed_is_answered_as_ever(gate: Gateway) -> None:
     """Nothing was told yet, so that its error has a status."""
     gate.store.respond = lambda _: errors.OutcomeUnknown("lost")
     for _ in range(2):
-        response = ask(gate, Idempotency_Key="k")
+        response = ask(gate, key="k")
         assert (response.status_code, response.mimetype) == (502, "application/json")
 
 
 def _begun(gate: Gateway) -> str:
     """A job of which four pieces have been told, of `hello`, to somebody who has gone."""
-    ask(gate, Idempotency_Key="k", Prefer="respond-async")
+    ask(gate, key="k", prefer="respond-async")
     job_id = gate.store.newest().new.id
     gate.replies.tell(job_id, think("so"), say("h"), say("e"), say("ll"))
     return job_id
@@ -347,10 +347,10 @@ def test_who_comes_back_gets_what_follows(
         end(job_id)
     else:
         script(gate, end)
-    headers = {} if had is None else {"Last-Event-ID": had}
     if by_key:
-        response = ask(gate, Idempotency_Key="k", **headers)
+        response = ask(gate, key="k", had=had)
     else:
+        headers = {} if had is None else {"Last-Event-ID": had}
         response = gate.client.get(f"/v1/jobs/{job_id}/events", headers=headers)
     told = events_of(response)
 
@@ -367,24 +367,23 @@ def test_who_comes_back_gets_what_follows(
 def test_who_broke_off_in_the_pieces_of_a_replay_gets_the_others(gate: Gateway) -> None:
     """They are made of the answer in the same way each time."""
     gate.store.respond = lambda job: response_of(job, reasoning="so")
-    whole = events_of(ask(gate, Idempotency_Key="k"))
+    whole = events_of(ask(gate, key="k"))
     ids = [one.id for one in whole]
     for had, following in itertools.pairwise(range(len(ids))):
-        told = events_of(ask(gate, Idempotency_Key="k", **{"Last-Event-ID": str(ids[had])}))
+        told = events_of(ask(gate, key="k", had=str(ids[had])))
         assert told == whole[following:]
 
 
 def test_openai_s_end_comes_again_for_who_missed_it(gate: Gateway) -> None:
     """The usage and the last word; who speaks was said before."""
     gate.store.respond = response_of
-    whole = events_of(ask(gate, COMPLETIONS, USAGE, Idempotency_Key="k"))
+    whole = events_of(ask(gate, COMPLETIONS, USAGE, key="k"))
     piece, finish, usage, done = whole
 
     assert "role" in piece.json["choices"][0]["delta"]
     assert finish.json["choices"][0]["delta"] == {}
     for had, left in (("0-0.1", whole[1:]), ("end-0", whole[2:]), ("end-1", [done])):
-        headers = {"Last-Event-ID": had}
-        assert events_of(ask(gate, COMPLETIONS, USAGE, Idempotency_Key="k", **headers)) == left
+        assert events_of(ask(gate, COMPLETIONS, USAGE, key="k", had=had)) == left
     assert usage.json["choices"] == []
 
 
@@ -393,7 +392,7 @@ def test_pieces_that_are_no_longer_kept_cannot_be_gone_on_with(gate: Gateway) ->
     job_id = _begun(gate)
     ends(gate, reasoning="so")(job_id)
     gate.store.pieces.clear()
-    response = ask(gate, Idempotency_Key="k", **{"Last-Event-ID": "1-2"})
+    response = ask(gate, key="k", had="1-2")
     error = ErrorAnswer.model_validate_json(response.data).error
 
     assert (response.status_code, error.code) == (410, "result_expired")
@@ -404,7 +403,7 @@ def test_who_comes_back_to_a_job_that_runs_is_told_so_at_once(gate: Gateway) -> 
     """Nothing would come of waiting for its end."""
     job_id = _begun(gate)
     del gate.store.pieces[job_id][:2]
-    response = ask(gate, Idempotency_Key="k", **{"Last-Event-ID": "1-2"})
+    response = ask(gate, key="k", had="1-2")
 
     assert (response.status_code, response.json["error"]["code"]) == (410, "result_expired")
     assert (gate.replies.waits, gate.store.newest().state) == ([], JobState.QUEUED)
@@ -415,7 +414,7 @@ def test_who_comes_back_to_a_job_that_runs_is_told_so_at_once(gate: Gateway) -> 
 @pytest.mark.parametrize("given", ["5", "1-", "end-", "1-2.", "x", "1-2-3", "end-10"])
 def test_an_event_id_that_is_none_is_refused(gate: Gateway, path: str, given: str) -> None:
     """With the rule, before anything is admitted."""
-    response = ask(gate, path, Idempotency_Key="k", **{"Last-Event-ID": given})
+    response = ask(gate, path, key="k", had=given)
     error = ErrorAnswer.model_validate_json(response.data).error
 
     assert (response.status_code, error.param) == (400, "Last-Event-ID")
@@ -423,9 +422,16 @@ def test_an_event_id_that_is_none_is_refused(gate: Gateway, path: str, given: st
     assert gate.store.asked == []
 
 
+def test_an_empty_event_id_is_none(gate: Gateway) -> None:
+    """What a browser has before the first event."""
+    gate.store.respond = response_of
+
+    assert events_of(ask(gate, had=""))[-1].event == "answer"
+
+
 def test_an_event_id_without_a_key_is_refused(gate: Gateway) -> None:
     """It would be paid for twice, and the second text would stand behind half of the first."""
-    response = ask(gate, **{"Last-Event-ID": "1-2"})
+    response = ask(gate, had="1-2")
     error = ErrorAnswer.model_validate_json(response.data).error
 
     assert (response.status_code, error.param) == (400, "Last-Event-ID")
@@ -435,7 +441,7 @@ def test_an_event_id_without_a_key_is_refused(gate: Gateway) -> None:
 
 def test_an_event_id_of_a_job_that_is_gone_is_refused(gate: Gateway) -> None:
     """Its key would begin another one: that is cancelled at once."""
-    response = ask(gate, Idempotency_Key="k", **{"Last-Event-ID": "1-2"})
+    response = ask(gate, key="k", had="1-2")
 
     assert (response.status_code, response.json["error"]["code"]) == (410, "result_expired")
     assert gate.store.newest().state is JobState.CANCELLED
@@ -447,24 +453,25 @@ def test_the_id_of_an_end_that_has_not_come_is_refused(gate: Gateway, had: str) 
     """Of another job, most likely."""
     job_id = _begun(gate)
     for response in (
-        ask(gate, Idempotency_Key="k", **{"Last-Event-ID": had}),
+        ask(gate, key="k", had=had),
         gate.client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": had}),
     ):
-        assert (response.status_code, response.json["error"]["param"]) == (400, "Last-Event-ID")
+        error = ErrorAnswer.model_validate_json(response.data).error
+        assert (response.status_code, error.param) == (400, "Last-Event-ID")
     assert nothing_is_left(gate)
 
 
 def test_without_a_stream_the_event_id_is_nobody_s(gate: Gateway) -> None:
     """Like any header of another call."""
     gate.store.respond = response_of
-    response = ask(gate, body={**BODY, "stream": False}, **{"Last-Event-ID": "x"})
+    response = ask(gate, body={**BODY, "stream": False}, had="x")
 
     assert (response.status_code, response.mimetype) == (200, "application/json")
 
 
 def test_who_does_not_want_to_wait_gets_the_job(gate: Gateway) -> None:
     """Its events can be had by its id."""
-    response = ask(gate, Prefer="respond-async")
+    response = ask(gate, prefer="respond-async")
     job_id = Record.model_validate_json(response.data).id
     script(gate, tells(gate, say("he")), ends(gate))
     told = events_of(gate.client.get(f"/v1/jobs/{job_id}/events"))
@@ -477,7 +484,7 @@ def test_who_does_not_want_to_wait_gets_the_job(gate: Gateway) -> None:
 def test_a_stream_is_not_cut_off_by_a_preference(gate: Gateway, preference: str) -> None:
     """Nobody waits in silence."""
     script(gate, None, ends(gate))
-    response = ask(gate, Prefer=preference)
+    response = ask(gate, prefer=preference)
 
     assert "Preference-Applied" not in response.headers
     assert events_of(response)[-1].event == "answer"

@@ -55,11 +55,11 @@ class Client:
         for _look in range(2):
             self.gate.front.connections().hangups.sweep()
 
-    def ask(self, path: str = CHAT, **headers: str) -> Any:
+    def ask(self, path: str = CHAT, *, key: str | None = None) -> Any:
         return self.gate.client.post(
             path,
             json=BODY,
-            headers={name.replace("_", "-"): value for name, value in headers.items()},
+            headers={} if key is None else {"Idempotency-Key": key},
             environ_overrides={"gunicorn.socket": self.ours},
         )
 
@@ -101,7 +101,7 @@ def test_who_hangs_up_before_the_first_event_cancels_it_too(gate: Gateway, clien
 def test_who_hangs_up_with_a_key_means_to_come_back(gate: Gateway, client: Client) -> None:
     """The job goes on, and nobody writes any more."""
     script(gate, tells(gate, say("he")), client.hang_up, tells(gate, say("llo")))
-    told = events_of(client.ask(Idempotency_Key="k"))
+    told = events_of(client.ask(key="k"))
 
     assert [one.id for one in told] == ["1-1"]
     assert gate.store.newest().state is JobState.QUEUED
@@ -112,7 +112,7 @@ def test_who_hangs_up_with_a_key_means_to_come_back(gate: Gateway, client: Clien
 def test_who_hangs_up_with_a_key_before_the_first_event(gate: Gateway, client: Client) -> None:
     """Whatever is answered, nobody reads it."""
     script(gate, client.hang_up)
-    response = client.ask(Idempotency_Key="k")
+    response = client.ask(key="k")
     data = response.data
     response.close()
 
@@ -267,13 +267,13 @@ def test_a_key_that_came_again_meanwhile_ends_the_stream(gate: Gateway) -> None:
     def forget(job_id: str) -> None:
         gate.store.jobs.pop(job_id)
         gate.store.keys.clear()
-        ask(gate, Idempotency_Key="k", Prefer="respond-async")
+        ask(gate, key="k", prefer="respond-async")
         again = gate.replies.expected[0].again
         assert again is not None
         again()
 
     script(gate, tells(gate, say("he")), forget)
-    told = events_of(ask(gate, Idempotency_Key="k"))
+    told = events_of(ask(gate, key="k"))
 
     assert told[-1].json["error"]["code"] == "result_expired"
     assert gate.store.newest().new.id in told[-1].json["error"]["message"]
@@ -319,7 +319,7 @@ def test_the_log_tells_how_a_stream_ended() -> None:
             ends(gate, "my secret answer")(job_id)
 
         script(gate, tells(gate, say("my secret")), later)
-        response = ask(gate, X_Request_Id="trace-1")
+        response = ask(gate, request_id="trace-1")
         job_id = response.headers["X-Chatd-Job-Id"]
         events_of(response)
         script(gate, tells(gate, say("he")), fails(gate, errors.UpstreamTimeout("slow")))

@@ -17,18 +17,18 @@ from chat.catalogue import Catalogue
 from chat.replies import Replies
 from chat.settings import ChatdConfig
 from chat.store import Grant, JobStore
-from chat.types import Delta
+from chat.types import JSON, Delta
 from tests.events import read, say, text_of
 from tests.fakes import registered_names
 from tests.store_suite import StoreSuite
 from tests.waiting import eventually
 
-BODY = {
+BODY: JSON = {
     "model": "qwen3:8b",
     "messages": [{"role": "user", "content": "hi"}],
     "stream": True,
 }
-ANSWER = {
+ANSWER: JSON = {
     "content": "hello",
     "reasoning": None,
     "tool_calls": [],
