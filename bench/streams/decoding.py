@@ -101,15 +101,15 @@ class Response:
                 self._rest = -1
 
     def _events(self) -> Iterator[Event]:
-        end, read = (
-            (b"\n\n", _event)
-            if self.headers["content-type"].startswith("text/event-stream")
-            else (b"\n", Event)
-        )
-        while (at := self._text.find(end)) >= 0:
-            block = self._text[:at].decode("utf-8")
-            del self._text[: at + len(end)]
-            yield read(block)
+        events = self.headers["content-type"].startswith("text/event-stream")
+        while self._text:
+            # A comment is whole with its line, a record of lines too; an event needs an empty one.
+            single = not events or self._text.startswith(b":")
+            block, end, rest = self._text.partition(b"\n" if single else b"\n\n")
+            if not end:
+                return
+            self._text = rest
+            yield _event(block.decode()) if events else Event(block.decode())
 
 
 def _event(block: str) -> Event:

@@ -73,7 +73,7 @@ class TestAsk:
     def test_the_answer_is_printed_as_it_comes(self, chatd):
         """Its text only; how the line is cut on the way does not matter, nor what a piece holds."""
         pieces = [
-            b": queued, position 3\n\n",
+            b": queued, position 3\n",
             b'id: 1-1\nevent: delta\ndata: {"reasoning":"A city."}\n\n',
             'id: 1-2\nevent: delta\ndata: {"content":"Par\\u2028\u2028'.encode(),
             b'"}\n\nid: 1-3\nevent: delta\ndata: {"content":"is\\n"}\n\n',
@@ -108,7 +108,7 @@ class TestAsk:
                 b'id: end-0\nevent: error\ndata: {"error":{"code":"timeout","message":"late"}}\n\n',
                 "Error: timeout: late\n",
             ),
-            (b": calling\n\n", "broke off in its answer; ask again\n"),
+            (b": calling\n", "broke off in its answer; ask again\n"),
         ],
         ids=["an error", "no end"],
     )
