@@ -81,8 +81,8 @@ class CompletionEvents:
 def comment(text: str) -> bytes:
     """A line that clients leave alone: it shows that the stream is still there.
 
-    No empty line follows. OpenAI's client, which keeps the last id for what comes, would take it for
-    the end of an event without data, and fail.
+    No empty line follows. OpenAI's client keeps the last id for what comes, and would take the line
+    for the end of an event without data, and fail.
     """
     return f": {text}\n".encode()
 

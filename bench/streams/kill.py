@@ -138,7 +138,7 @@ def _killed(world: World, *, anew: bool) -> list[Told]:
         for name in _CLIENTS
     }
     with ThreadPoolExecutor(len(_CLIENTS)) as pool:
-        asked = [pool.submit(follow, world, saws[name]) for name, follow in _CLIENTS.items()]
+        asked = {name: pool.submit(follow, world, saws[name]) for name, follow in _CLIENTS.items()}
         eventually(
             lambda: all(saws[name].pieces >= _BEFORE for name in _STREAMING),
             what="every client is in the middle",
@@ -150,12 +150,12 @@ def _killed(world: World, *, anew: bool) -> list[Told]:
         else:
             # The one that is repeated waits for a worker, whenever it comes.
             eventually(
-                lambda: all(saw.ended for name, saw in saws.items() if name != _REPEATED),
+                lambda: all(one.done() for name, one in asked.items() if name != _REPEATED),
                 within_s=120,
                 what="everybody else is told",
             )
             worker.start()
-        for one in asked:
+        for one in asked.values():
             one.result()
     return [
         Told(
