@@ -17,7 +17,7 @@ from inspect_ai import Task
 from inspect_ai import eval as run_eval
 from inspect_ai.dataset import Sample
 from inspect_ai.model import GenerateConfig, Model, ResponseSchema, get_model
-from inspect_ai.scorer import exact, includes
+from inspect_ai.scorer import includes
 from inspect_ai.solver import Solver, generate, use_tools
 from inspect_ai.tool import Tool, tool
 from inspect_ai.util import json_schema
@@ -71,13 +71,11 @@ def _evaluated(
     samples: Sequence[Sample],
     solver: Solver | list[Solver],
     config: GenerateConfig,
-    *,
-    real: bool = False,
 ) -> Any:
     task = Task(
         dataset=list(samples),
         solver=solver,
-        scorer=includes() if real else exact(),
+        scorer=includes(),
         config=config,
         fail_on_error=False,
     )
@@ -104,7 +102,7 @@ def _asked(asking: Asking, *, stream: bool) -> str:
         for script in scripts
     ]
     model, config = _model(asking, stream=stream), _config(stream=stream)
-    log = _evaluated(model, samples, generate(), config, real=asking.real)
+    log = _evaluated(model, samples, generate(), config)
     assert log.status == "success", log.error
     for script, sample in zip(scripts, log.samples, strict=True):
         asking.check(script, sample.output.completion)

@@ -61,6 +61,13 @@ def stack(tmp_path_factory, upstream):
     stack.stop()
 
 
+@pytest.fixture(scope="module")
+def nginx(stack, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nginx") / "prefix"
+    with Nginx(folder, stack.url, stack.config, patient=True) as server:
+        yield server
+
+
 @pytest.fixture
 def client(stack):
     with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
@@ -271,12 +278,6 @@ class TestOpenAI:
 
 class TestThroughNginx:
     """The gateway of ``chatd gateway``, and a plain ``proxy_pass`` beside it."""
-
-    @pytest.fixture(scope="class")
-    def nginx(self, stack, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("nginx") / "prefix"
-        with Nginx(folder, stack.url, stack.config, patient=True) as server:
-            yield server
 
     @pytest.mark.parametrize("way", ["url", "control"], ids=["gateway", "plain"])
     @pytest.mark.parametrize("form", ["chat", "completion"])
