@@ -249,15 +249,22 @@ class TestOpenAI:
 
     @MODELS
     def test_the_client_puts_a_tool_call_together(self, client, model):
-        """With the same helper."""
+        """With the same helper; the message that it makes can be sent back as it is."""
         messages = [{"role": "user", "content": script(tool=ROME).question}]
         with client.chat.completions.stream(model=model, messages=messages, tools=TOOLS) as stream:
             kinds = {event.type for event in stream}
-            (call,) = stream.get_final_completion().choices[0].message.tool_calls
+            message = stream.get_final_completion().choices[0].message
+        (call,) = message.tool_calls
+        after = script()
+        result = {"role": "tool", "tool_call_id": call.id, "content": after.question}
+        again = client.chat.completions.create(
+            model=model, messages=[*messages, message, result], tools=TOOLS, stream=True
+        )
 
         assert "tool_calls.function.arguments.done" in kinds
         assert (call.id, call.function.name) == ("call_7", "weather")
         assert json.loads(call.function.arguments) == {"city": "Rome"}
+        assert text_of(again) == after.whole()
 
     def test_the_asynchronous_client(self, stack):
         """Ten streams on one loop, none with a piece of another."""
