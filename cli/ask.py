@@ -38,7 +38,7 @@ def ask(question: str, model: str, url: str | None) -> None:
         )
         streamed = reply.headers.get("Content-Type", "").startswith("text/event-stream")
         # What is refused before its first piece is answered as JSON.
-        answer = None if streamed else reply.json()
+        answer: Any = None if streamed else reply.json()
     except requests.RequestException as error:
         raise click.ClickException(
             f"{base} does not answer ({type(error).__name__}); is `chatd up` running?"
@@ -48,11 +48,11 @@ def ask(question: str, model: str, url: str | None) -> None:
     match answer:
         case {"error": {"code": code, "message": message}}:
             raise click.ClickException(f"{code}: {message}")
+        case None if streamed:
+            raise click.ClickException(f"{base} broke off in its answer; ask again")
         case {"content": str(content), "provider": provider, "upstream_model": upstream_model}:
             if not streamed:
                 click.echo(content)
-        case None:
-            raise click.ClickException(f"{base} broke off in its answer; ask again")
         case _:
             raise click.ClickException(f"{base} answers, but is not chatd; look at --url")
     click.echo(

@@ -37,7 +37,7 @@ class _City(BaseModel):
     people: int
 
 
-@tool
+@tool  # type: ignore[untyped-decorator]
 def weather(after: str) -> Tool:
     """The tool of the second task; what it answers is the next question."""
 
@@ -144,7 +144,8 @@ def _error(asking: Asking, **fields: Any) -> str:
     log = _evaluated(_model(asking), [sample], generate(), _config())
     (done,) = log.samples
     assert done.error is not None, done.output.completion
-    return done.error.message[:110].replace("\n", " ")
+    told: str = done.error.message
+    return told[:110].replace("\n", " ")
 
 
 def _before(asking: Asking) -> str:

@@ -92,7 +92,7 @@ def _tools(asking: Asking) -> str:
     ) as stream:
         list(stream)
         message = stream.get_final_completion().choices[0].message
-    (call,) = message.tool_calls or ()
+    (call,) = message.tool_calls or []
     assert json.loads(call.function.arguments) == ROME, call
     after = asking.script()
     messages += [message, {"role": "tool", "tool_call_id": call.id, "content": after.question}]

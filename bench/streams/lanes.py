@@ -160,7 +160,8 @@ class Lane:
         reading = Reading(self._form.format)
         ways: dict[str, int] = {}
         events, job_id, began = 0, "", time.monotonic()
-        for drop in range(left.drops + 1):
+        drop = 0
+        while True:
             last = drop == left.drops
             way = "GET" if drop % 2 and job_id else "POST"
             ways[way] = ways.get(way, 0) + 1
@@ -180,6 +181,7 @@ class Lane:
             if how != "dropped":
                 break
             await asyncio.sleep(left.away_s())
+            drop += 1
         streamed = self._streamed(script, reading, began, how, connection)
         streamed.events, streamed.ways, streamed.job_id = events, ways, job_id
         return streamed

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from bench.speed.passes import TURNS
 from bench.speed.sheet import Sheet
@@ -115,7 +116,7 @@ def through(*, minutes_s: float, lanes: Sequence[int], seconds: float) -> int:
     pause_s = min(_PAUSE_S, minutes_s / 4)
     steady = {"pieces": int(minutes_s * 10), "every_ms": 100.0}
     sparse = {"pieces": 4, "every_ms": pause_s * 1000, "first_ms": pause_s * 1000}
-    longs = {
+    longs: dict[str, tuple[dict[str, Any], str]] = {
         "10 tokens a second": (steady, "chat"),
         "the same in OpenAI's format": (steady, "completion"),
         f"a token each {pause_s:g} s": (sparse, "chat"),

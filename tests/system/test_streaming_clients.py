@@ -98,7 +98,7 @@ def text_of(chunks):
 
 def events(reply):
     """What a reader of SSE in a few lines makes of a response: id, name and data of each event."""
-    found = {}
+    found: dict[str, str] = {}
     for line in reply.iter_lines(chunk_size=None):
         if not line:
             if "data" in found:

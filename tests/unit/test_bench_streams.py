@@ -69,7 +69,8 @@ def test_events_do_not_depend_on_how_the_bytes_are_cut(sizes):
         for at in range(0, len(body), 11)
     )
     raw += b"0\r\n\r\n"
-    response, found, at = Response(), [], 0
+    found: list[Event] = []
+    response, at = Response(), 0
     for size in [*sizes, len(raw)]:
         found += response.feed(raw[at : at + size])
         at += size
