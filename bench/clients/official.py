@@ -74,8 +74,9 @@ def _asynchronous(asking: Asking) -> str:
 
 def _helper(asking: Asking) -> str:
     script = asking.script()
+    # Without a limit: the helper raises an error for an answer that was cut by one.
     with _client(asking).chat.completions.stream(
-        model=asking.model, messages=_messages(asking.question(script)), max_tokens=24
+        model=asking.model, messages=_messages(asking.question(script))
     ) as stream:
         kinds = {event.type for event in stream}
         content = stream.get_final_completion().choices[0].message.content

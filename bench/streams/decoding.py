@@ -5,6 +5,7 @@ It is read strictly and by nobody's library: what these figures claim of bytes i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,7 +26,8 @@ class Response:
     """One response of HTTP/1.1, fed with what a socket gives.
 
     ``status`` is 0 until the head is there. ``over`` is set when the body has ended as its framing
-    says, and not when the connection breaks. A body that is no stream is in ``body``.
+    says, and not when the connection breaks; one without any framing ends with its connection, as
+    ``closed`` tells. A body that is no stream is in ``body``.
     """
 
     def __init__(self) -> None:
@@ -58,6 +60,10 @@ class Response:
         if self.streams:
             yield from self._events()
 
+    def closed(self) -> None:
+        """The other end has closed the connection in an orderly way."""
+        self.over = self.over or (bool(self.status) and self._rest > sys.maxsize // 2)
+
     def _head(self) -> bool:
         at = self._raw.find(b"\r\n\r\n")
         if at < 0:
@@ -68,7 +74,7 @@ class Response:
             self.headers[name.lower()] = value.strip()
         self._chunked = self.headers.get("transfer-encoding") == "chunked"
         if not self._chunked:
-            self._rest = int(self.headers["content-length"])
+            self._rest = int(self.headers.get("content-length", sys.maxsize))
         self.status = int(line.split(" ")[1])
         return True
 

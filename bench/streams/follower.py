@@ -104,9 +104,11 @@ class Follower:
         try:
             data = self._socket.recv(65536)
         except ConnectionResetError:
-            data = b""
-        if not data:
             self.broke = True
+            return
+        if not data:
+            self.response.closed()
+            self.broke = not self.response.over
             return
         for event in self.response.feed(data):
             self.reading.take(event)

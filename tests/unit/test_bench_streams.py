@@ -80,6 +80,20 @@ def test_events_do_not_depend_on_how_the_bytes_are_cut(sizes):
     assert (response.status, response.over) == (200, True)
 
 
+def test_a_body_without_framing_ends_with_its_connection():
+    """Others that end so are cut."""
+    told = Response()
+    cut = Response()
+    events = list(told.feed(b"HTTP/1.0 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{}\n"))
+    list(cut.feed(HEAD + b"5\r\nabc"))
+    before = told.over
+    told.closed()
+    cut.closed()
+
+    assert [each.data for each in events] == ["{}"]
+    assert (before, told.over, cut.over) == (False, True, False)
+
+
 def test_a_body_that_is_no_stream_is_kept():
     """As an error before the first piece is."""
     response = Response()
