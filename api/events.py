@@ -79,8 +79,12 @@ class CompletionEvents:
 
 
 def comment(text: str) -> bytes:
-    """A line that clients leave alone: it shows that the stream is still there."""
-    return f": {text}\n\n".encode()
+    """A line that clients leave alone: it shows that the stream is still there.
+
+    No empty line follows. OpenAI's client keeps the last id for what comes, and would take the line
+    for the end of an event without data, and fail.
+    """
+    return f": {text}\n".encode()
 
 
 def _data(payload: JSON) -> bytes:

@@ -7,12 +7,12 @@ import re
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from chat.config import ChatdConfig, load_config
 from chat.errors import ConfigError, QueueUnavailable
+from cli.ask import ask
 from cli.audit import audit
 from cli.away import INTERRUPTED
 from cli.batch import batch
@@ -61,6 +61,7 @@ def main(config_file: Path | None) -> None:
         os.environ["LAKEHOUSE_CONFIG"] = str(config_file.resolve())
 
 
+main.add_command(ask)
 main.add_command(audit)
 main.add_command(batch)
 main.add_command(drain)
@@ -146,41 +147,6 @@ def _ping(config: ChatdConfig) -> None:
     client = connect(redis_url(config), timeout_s=2, retries=0)
     await_redis(client, timeout_s=0)
     check_durability(client, config.durability)
-
-
-@main.command()
-@click.argument("question")
-@click.option("-m", "--model", required=True, help="Model name or tier.")
-@click.option("--url", help="Base URL of chatd (default: where the configuration binds it).")
-def ask(question: str, model: str, url: str | None) -> None:
-    """Send QUESTION as one chat and print the answer."""
-    import requests
-
-    from cli.session import new_session
-
-    base = (url or load_config().url).rstrip("/")
-    body: Any = {"model": model, "messages": [{"role": "user", "content": question}]}
-    session = new_session(base)
-    try:
-        # Without a time limit, since chatd ends every call.
-        reply = session.post(f"{base}/v1/chat", json=body, timeout=None, allow_redirects=False)
-        answer = reply.json()
-    except requests.RequestException as error:
-        raise click.ClickException(
-            f"{base} does not answer ({type(error).__name__}); is `chatd up` running?"
-        ) from error
-    match answer:
-        case {"error": {"code": code, "message": message}}:
-            raise click.ClickException(f"{code}: {message}")
-        case {"content": str(content), "provider": provider, "upstream_model": upstream_model}:
-            click.echo(content)
-        case _:
-            raise click.ClickException(f"{base} answers, but is not chatd; look at --url")
-    click.echo(
-        f"[{provider} {upstream_model}, {answer['input_tokens']} + {answer['output_tokens']} "
-        f"tokens, queue {answer['queue_ms']} ms, upstream {answer['latency_ms']} ms]",
-        err=True,
-    )
 
 
 @main.command()

@@ -28,18 +28,29 @@ class Told:
 
 def read(raw: bytes) -> list[Told]:
     """The events and comments of a whole stream; fails for what is none (WHATWG HTML, 9.2.6)."""
-    text = raw.decode()
-    assert text.endswith("\n\n")
-    return [_read(block) for block in text[:-2].split("\n\n")]
+    told, rest = _cut(raw)
+    assert not rest
+    return told
 
 
 def come(pieces: Iterable[bytes]) -> Iterator[Told]:
     """The events of a stream as they come, however the connection cuts them."""
     kept = b""
     for piece in pieces:
-        *whole, kept = (kept + piece).split(b"\n\n")
-        for block in whole:
-            yield _read(block.decode())
+        told, kept = _cut(kept + piece)
+        yield from told
+
+
+def _cut(raw: bytes) -> tuple[list[Told], bytes]:
+    """What is whole, and the rest: a comment is a line, an event ends with an empty one."""
+    told = []
+    while raw:
+        block, end, rest = raw.partition(b"\n" if raw.startswith(b":") else b"\n\n")
+        if not end:
+            break
+        told.append(_read(block.decode()))
+        raw = rest
+    return told, raw
 
 
 def _read(block: str) -> Told:

@@ -86,8 +86,12 @@ class CompletionFunctionBody(CalledFunctionBody):
 
 
 class CompletionCallBody(ToolCallBody):
-    """A function call that the model asked for earlier in the conversation."""
+    """A function call that the model asked for earlier in the conversation.
 
+    OpenAI's Python client leaves its place in a stream in the messages that it puts together.
+    """
+
+    index: int | None = Field(None, ge=0, description="a number from 0 on; not passed on")
     function: CompletionFunctionBody = Field(description='an object {"name", "arguments"}')
 
 

@@ -110,7 +110,7 @@ def _native_message(body: CompletionMessageBody, text: str) -> JSON:
         "role": "system" if body.role == "developer" else body.role,
         "content": text if said else None,
         "tool_calls": [
-            call.model_dump(exclude={"function": {"parsed_arguments"}})
+            call.model_dump(exclude={"index": True, "function": {"parsed_arguments"}})
             for call in body.tool_calls or ()
         ],
         "tool_call_id": body.tool_call_id,
@@ -291,6 +291,7 @@ def _ignored(body: CompletionBody) -> tuple[str, ...]:
     inside = {
         "messages.annotations": any(message.annotations for message in body.messages),
         "messages.parsed": any(message.parsed is not None for message in body.messages),
+        "messages.tool_calls.index": any(call.index is not None for call in calls),
         "messages.tool_calls.function.parsed_arguments": any(
             call.function.parsed_arguments is not None for call in calls
         ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from cli.main import main
 from cli.redis_server import free_port
 from tests.servers import ROOT, python
-from tests.upstream import Answer, ScriptedUpstream
+from tests.upstream import Answer, End, ScriptedUpstream
 
 ANSWER = {
     "id": "job_x",
@@ -30,6 +32,16 @@ def ask(url, *options):
     return CliRunner().invoke(
         main, ["ask", "Capital of France?", "-m", "qwen3:8b", "--url", url, *options]
     )
+
+
+def streams(*steps, ended=True):
+    """Pieces of SSE in chunks, with Events to wait for between them."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    chunks = [
+        b"%x\r\n%b\r\n" % (len(step), step) if isinstance(step, bytes) else step for step in steps
+    ]
+    end = b"0\r\n\r\n" if ended else End.CLOSE
+    return Answer.raw(head + b"transfer-encoding: chunked\r\n\r\n", *chunks, end)
 
 
 @pytest.fixture
@@ -55,7 +67,60 @@ class TestAsk:
         assert request.json() == {
             "model": "qwen3:8b",
             "messages": [{"role": "user", "content": "Capital of France?"}],
+            "stream": True,
         }
+
+    def test_the_answer_is_printed_as_it_comes(self, chatd):
+        """Its text only; how the line is cut on the way does not matter, nor what a piece holds."""
+        pieces = [
+            b": queued, position 3\n",
+            b'id: 1-1\nevent: delta\ndata: {"reasoning":"A city."}\n\n',
+            'id: 1-2\nevent: delta\ndata: {"content":"Par\\u2028\u2028'.encode(),
+            b'"}\n\nid: 1-3\nevent: delta\ndata: {"content":"is\\n"}\n\n',
+            b"id: end-0\nevent: answer\ndata: " + json.dumps(ANSWER).encode() + b"\n\n",
+        ]
+        chatd.always(streams(*pieces))
+        run = ask(chatd.url)
+
+        assert run.exit_code == 0
+        assert run.stdout == "Par\u2028\u2028is\n\n"
+        assert run.stderr == "[ollama qwen3:8b, 7 + 3 tokens, queue 2 ms, upstream 90 ms]\n"
+
+    def test_a_piece_is_printed_before_the_next_one_is_there(self, chatd):
+        """Whoever waits for a slow model sees that it works."""
+        rest = threading.Event()
+        first = b'id: 1-1\nevent: delta\ndata: {"content":"Par"}\n\n'
+        end = b"id: end-0\nevent: answer\ndata: " + json.dumps(ANSWER).encode() + b"\n\n"
+        chatd.always(streams(first, rest, end))
+        command = python("-m", "cli", "ask", "Capital?", "-m", "qwen3:8b", "--url", chatd.url)
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            early = process.stdout.read(3)
+            rest.set()
+            late = process.stdout.read()
+
+        assert (early, late, process.returncode) == (b"Par", b"\n", 0)
+
+    @pytest.mark.parametrize(
+        ("end", "said"),
+        [
+            (
+                b'id: end-0\nevent: error\ndata: {"error":{"code":"timeout","message":"late"}}\n\n',
+                "Error: timeout: late\n",
+            ),
+            (b": calling\n", "broke off in its answer; ask again\n"),
+        ],
+        ids=["an error", "no end"],
+    )
+    def test_an_answer_that_breaks_off_is_told(self, chatd, end, said):
+        """Below what had come of it; the exit code is 1."""
+        piece = b'id: 1-1\nevent: delta\ndata: {"content":"Par"}\n\n'
+        chatd.always(streams(piece, end, ended=b"error" in end))
+        run = ask(chatd.url)
+
+        assert run.exit_code == 1
+        assert run.stdout == "Par\n"
+        assert run.stderr.endswith(said)
 
     def test_chatd_is_looked_for_where_the_configuration_binds_it(
         self, chatd, tmp_path, monkeypatch

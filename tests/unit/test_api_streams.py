@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 
 from api.completion_contract import Completion
@@ -230,6 +232,22 @@ def test_silence_between_two_pieces_is_filled_too(gate: Gateway) -> None:
     assert [one.event for one in told] == ["delta", "comment", "delta", "answer"]
     assert told[1].data == "calling"
     assert "waiting" not in gate.store.asked
+
+
+def test_openais_client_reads_past_a_comment(gate: Gateway) -> None:
+    """It takes an empty line for the end of an event as soon as one had an id."""
+    script(gate, tells(gate, say("he")), None, ends(gate))
+    raw = ask(gate, COMPLETIONS).data
+    served = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, content=raw, headers={"Content-Type": "text/event-stream"})
+    )
+    with openai.OpenAI(
+        base_url="http://chatd", api_key="none", http_client=httpx2.Client(transport=served)
+    ) as client:
+        chunks = list(client.chat.completions.create(model="m", messages=[], stream=True))
+
+    assert b"\n: calling\n" in raw
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "hello"
 
 
 def test_without_redis_a_stream_goes_on(gate: Gateway) -> None:

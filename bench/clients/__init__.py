@@ -1,0 +1,1 @@
+"""Programs of others in front of chatd: what each of them asks, gets, and needs beside its URL."""
