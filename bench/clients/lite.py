@@ -132,7 +132,7 @@ def build(transcript: Transcript) -> None:
     transcript.step("stream, with usage")(_stream)
     transcript.step("streams of acompletion")(_asynchronous)
     transcript.step("tools, streamed, and their answer", scripted=True)(_tools)
-    transcript.step("JSON mode, streamed")(_json)
+    transcript.step("JSON mode, streamed", scripted=True)(_json)
     transcript.step("a request that is refused")(_refused)
     transcript.step("an upstream error before the first piece", scripted=True)(_before)
     transcript.step("an upstream error in mid-stream", scripted=True)(_middle)

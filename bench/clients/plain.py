@@ -105,7 +105,7 @@ def build(transcript: Transcript) -> None:
     transcript.step("stream")(_stream)
     transcript.step("left, and resumed with the same key")(_resume)
     transcript.step("tools, streamed", scripted=True)(_tools)
-    transcript.step("JSON mode, streamed")(_json)
+    transcript.step("JSON mode, streamed", scripted=True)(_json)
     transcript.step("an upstream error before the first piece", scripted=True)(_before)
     transcript.step("an upstream error in mid-stream", scripted=True)(_middle)
 
