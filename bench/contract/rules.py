@@ -44,7 +44,8 @@ RULES = (
         "where a name leads is in the configuration",
     ),
     _rule(
-        r"max_tokens|max_completion_tokens|(.*\.)?seed|.*\.max_tokens|suite\.repeats|n|top_logprobs",
+        r"max_tokens|max_completion_tokens|(.*\.)?seed|.*\.(max_tokens|index)|suite\.repeats|n"
+        "|top_logprobs",
         r"is -?[0-9]+(\.0|e\+[0-9]+), but must be",
         "to a schema 1.0 is an integer; here nothing is taken for what it is not",
     ),

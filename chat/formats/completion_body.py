@@ -91,7 +91,7 @@ class CompletionCallBody(ToolCallBody):
     OpenAI's Python client leaves its place in a stream in the messages that it puts together.
     """
 
-    index: int | None = Field(None, ge=0, description="a number from 0 on; not passed on")
+    index: int | None = Field(None, ge=0, description="an integer from 0 up; not passed on")
     function: CompletionFunctionBody = Field(description='an object {"name", "arguments"}')
 
 
