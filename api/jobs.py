@@ -117,6 +117,8 @@ def _listed(record: JobRecord) -> JSON:
     wire = record.to_wire()
     # Left out, not null: null would say that there is no answer.
     del wire["response"]
+    if record.error is not None:
+        wire["error"] = {name: of for name, of in record.error.items() if name != "partial"}
     return wire
 
 

@@ -85,6 +85,19 @@ def test_a_listed_job_is_its_record_without_the_response(gate: Gateway) -> None:
     assert not any("response" in job for job in page["jobs"])
 
 
+def test_a_listed_job_has_nothing_of_an_answer_that_broke_off(gate: Gateway) -> None:
+    """It may be as large as an answer."""
+    job_id = submit(gate, stream=True)
+    came = {"content": "Par", "reasoning": None, "tool_calls": [], "output_tokens": 1}
+    gate.store.end(job_id, UpstreamAuth("refused", provider="ollama", partial=came))
+    [job] = listed(gate)["jobs"]
+    record = gate.client.get(f"/v1/jobs/{job_id}").json
+
+    assert record is not None
+    assert record["error"].pop("partial") == came
+    assert job["error"] == record["error"]
+
+
 def test_the_contract_of_a_listed_job_is_that_of_a_record_but_for_one_field() -> None:
     """So that a field which is added to one is added to both."""
     assert set(Record.model_fields) - set(ListedJob.model_fields) == {"response"}
