@@ -164,7 +164,7 @@ class Waiting(Output):
 
 
 class ListedJob(Output):
-    """A job in a list: its record without ``response`` and ``error.partial``, which may be large."""
+    """A job in a list: its record without ``response`` and ``partial``, which may be large."""
 
     id: str
     state: JobState
