@@ -88,7 +88,7 @@ def test_a_listed_job_is_its_record_without_the_response(gate: Gateway) -> None:
 def test_a_listed_job_has_nothing_of_an_answer_that_broke_off(gate: Gateway) -> None:
     """It may be as large as an answer."""
     job_id = submit(gate, stream=True)
-    came = {"content": "Par", "reasoning": None, "tool_calls": [], "output_tokens": 1}
+    came: JSON = {"content": "Par", "reasoning": None, "tool_calls": [], "output_tokens": 1}
     gate.store.end(job_id, UpstreamAuth("refused", provider="ollama", partial=came))
     [job] = listed(gate)["jobs"]
     record = gate.client.get(f"/v1/jobs/{job_id}").json
