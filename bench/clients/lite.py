@@ -14,7 +14,7 @@ from typing import Any
 
 import litellm
 
-from bench.clients.transcript import CITY, ROME, TOOL, Asking, Transcript, main_of
+from bench.clients.transcript import CITY, ROME, TOOL, Asking, Transcript, main_of, text_of
 
 __all__ = ["build"]
 
@@ -28,10 +28,6 @@ def _options(asking: Asking, text: str, **further: Any) -> dict[str, Any]:
         "num_retries": 0,
         **further,
     }
-
-
-def _text(chunks: Any) -> str:
-    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
 
 
 def _chat(asking: Asking) -> str:
@@ -49,7 +45,7 @@ def _stream(asking: Asking) -> str:
             stream_options={"include_usage": True},
         )
     )
-    told = asking.check(script, _text(chunks))
+    told = asking.check(script, text_of(chunks))
     usage = getattr(chunks[-1], "usage", None)
     assert usage is not None, "no usage in the last chunk"
     built = litellm.stream_chunk_builder(chunks)
@@ -85,14 +81,14 @@ def _tools(asking: Asking) -> str:
     result = {"role": "tool", "tool_call_id": call.id, "content": after.question}
     options["messages"] += [message.model_dump(), result]
     again = litellm.completion(**options, stream=True)
-    return f"called with {call.function.arguments}, then {asking.check(after, _text(again))}"
+    return f"called with {call.function.arguments}, then {asking.check(after, text_of(again))}"
 
 
 def _json(asking: Asking) -> str:
     script = asking.script(text=CITY)
     question = asking.question(script, "Name a city. Answer in JSON.")
     options = _options(asking, question, max_tokens=200, response_format={"type": "json_object"})
-    return json.dumps(json.loads(_text(litellm.completion(**options, stream=True))))
+    return json.dumps(json.loads(text_of(litellm.completion(**options, stream=True))))
 
 
 def _refused(asking: Asking) -> str:
@@ -118,7 +114,7 @@ def _middle(asking: Asking) -> str:
     try:
         chunks.extend(litellm.completion(**_options(asking, script.question), stream=True))
     except Exception as error:  # noqa: BLE001 - what it is, is told
-        text = _text(chunks)
+        text = text_of(chunks)
         said = "".join(script.said()[:5])
         assert said.startswith(text), "another text before the error"
         return f"{len(text)} of {len(said)} characters, then {type(error).__name__}"

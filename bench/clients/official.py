@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 
-from bench.clients.transcript import CITY, ROME, TOOL, Asking, Transcript, main_of
+from bench.clients.transcript import CITY, ROME, TOOL, Asking, Transcript, main_of, text_of
 
 __all__ = ["build"]
 
@@ -23,10 +23,6 @@ def _client(asking: Asking) -> openai.OpenAI:
 
 def _messages(text: str) -> Any:
     return [{"role": "user", "content": text}]
-
-
-def _text(chunks: Any) -> str:
-    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
 
 
 def _chat(asking: Asking) -> str:
@@ -50,7 +46,7 @@ def _stream(asking: Asking) -> str:
     )
     usage = chunks[-1].usage
     assert usage is not None, "no usage in the last chunk"
-    told = asking.check(script, _text(chunks))
+    told = asking.check(script, text_of(chunks))
     return f"{told}, {len(chunks)} chunks, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
 
 
@@ -100,7 +96,7 @@ def _tools(asking: Asking) -> str:
     chunks = client.chat.completions.create(
         model=asking.model, messages=messages, tools=tools, stream=True
     )
-    return f"called with {call.function.arguments}, then {asking.check(after, _text(chunks))}"
+    return f"called with {call.function.arguments}, then {asking.check(after, text_of(chunks))}"
 
 
 def _json(asking: Asking) -> str:
@@ -112,7 +108,7 @@ def _json(asking: Asking) -> str:
         max_tokens=200,
         stream=True,
     )
-    return json.dumps(json.loads(_text(chunks)))
+    return json.dumps(json.loads(text_of(chunks)))
 
 
 def _refused(asking: Asking) -> str:
@@ -146,7 +142,7 @@ def _middle(asking: Asking) -> str:
             )
         )
     except openai.APIError as error:
-        assert _text(chunks) == "".join(script.said()[:5]), "another text before the error"
+        assert text_of(chunks) == "".join(script.said()[:5]), "another text before the error"
         return f"5 pieces, then {type(error).__name__} {error.code}"
     raise AssertionError("nothing was raised")
 

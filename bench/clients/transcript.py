@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.streams.script import Script
 
-__all__ = ["CITY", "ROME", "TOOL", "Asking", "Transcript"]
+__all__ = ["CITY", "ROME", "TOOL", "Asking", "Transcript", "main_of", "text_of"]
 
 ROME = {"city": "Rome"}
 #: What the model is to say where JSON is asked for.
@@ -97,6 +97,11 @@ class Transcript:
                 verdict, told = "FAILED", f"{type(error).__name__}: {str(error)[:300]}"
             print(f"  {verdict:<7}{name:<44} {told}", flush=True)
         return 1 if self.failed else 0
+
+
+def text_of(chunks: Any) -> str:
+    """The text of OpenAI's chunks, as libraries hand them over."""
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
 
 
 def main_of(client: str, build: Callable[[Transcript], None]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from bench.processes import allow_descriptors
+from bench.programs import tell, told_by
 from bench.speed.client import Client
 from bench.speed.forms import FORMS
 
@@ -124,20 +124,7 @@ def run(
     ``begins`` and ``ends`` are called when the time that counts begins and ends. Raises
     ``RuntimeError`` when the generator fails, as when nothing listens.
     """
-    command = [sys.executable, "-m", "bench.speed.generator", json.dumps(asdict(load))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        last = ""
-        for line in process.stdout:
-            if line == "begins\n":
-                begins()
-            elif line == "ends\n":
-                ends()
-            else:
-                last = line
-    if process.returncode != 0:
-        raise RuntimeError(f"the load generator failed ({process.returncode}); see its output")
-    told = json.loads(last)
+    told = told_by("bench.speed.generator", asdict(load), begins, ends)
     told["counts"], told["warm"] = Counts(**told["counts"]), Counts(**told["warm"])
     return Outcome(**told)
 
@@ -291,10 +278,7 @@ def main(argument: str) -> None:
         asyncio.get_running_loop().set_exception_handler(_failed)
         return await _Generator(load).run()
 
-    outcome = json.dumps(asdict(uvloop.run(send())))
-    # Half a megabyte: with PYTHONUNBUFFERED print() would give up what a full pipe did not take.
-    with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as out:
-        out.write(f"{outcome}\n")
+    tell(asdict(uvloop.run(send())))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ from typing import Any, cast
 import uvloop
 
 from bench.processes import allow_descriptors
+from bench.programs import ModelServer
 from bench.speed.framing import message
-from tests.servers import Child, python
-from tests.waiting import eventually
 
 __all__ = ["UpstreamProcess"]
 
@@ -138,32 +137,12 @@ class _Connection(asyncio.Protocol):
         self._transport.write(_HEAD % (status, len(answer)) + answer)
 
 
-class UpstreamProcess:
-    """The upstream as a process of its own, which logs to a file in ``folder``."""
+class UpstreamProcess(ModelServer):
+    """The upstream as a process of its own."""
 
     def __init__(self, folder: Path, port: int, delay_s: float) -> None:
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        super().__init__("bench.speed.upstream", folder, port, str(delay_s))
         self.delay_s = delay_s
-        self._child = Child(
-            python("-m", "bench.speed.upstream", str(port), str(delay_s)),
-            folder / f"upstream-{port}.log",
-        )
-
-    @property
-    def pid(self) -> int:
-        """The process whose CPU is the upstream's."""
-        return self._child.pid
-
-    def start(self) -> UpstreamProcess:
-        """Start it and wait until it listens. Raises ``AssertionError`` if it does not."""
-        self._child.start()
-        eventually(lambda: "listens" in self._child.output(), within_s=20, what="upstream listens")
-        return self
-
-    def stop(self) -> None:
-        """End it."""
-        self._child.stop()
 
 
 def _encoded(text: str) -> bytes:

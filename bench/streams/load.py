@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 import uvloop
 
 from bench.processes import allow_descriptors
+from bench.programs import tell, told_by
 from bench.streams.lanes import Lane, Left, Streamed
 from bench.streams.reading import FORMS
 from bench.streams.script import Script
@@ -77,20 +77,7 @@ def run(
 
     Raises ``RuntimeError`` when the generator fails, as when nothing listens.
     """
-    command = [sys.executable, "-m", "bench.streams.load", json.dumps(asdict(load))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        last = ""
-        for line in process.stdout:
-            if line == "begins\n":
-                begins()
-            elif line == "ends\n":
-                ends()
-            else:
-                last = line
-    if process.returncode != 0:
-        raise RuntimeError(f"the load generator failed ({process.returncode}); see its output")
-    told = json.loads(last)
+    told = told_by("bench.streams.load", asdict(load), begins, ends)
     told["streams"] = [Streamed.of(stream) for stream in told["streams"]]
     return Outcome(**told)
 
@@ -153,9 +140,7 @@ def main(argument: str) -> None:
     for streamed in outcome.streams:
         told = streamed.verdict
         outcome.verdicts[told] = outcome.verdicts.get(told, 0) + 1
-    # Megabytes: with PYTHONUNBUFFERED print() would give up what a full pipe did not take.
-    with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as out:
-        out.write(f"{json.dumps(asdict(outcome))}\n")
+    tell(asdict(outcome))
 
 
 if __name__ == "__main__":

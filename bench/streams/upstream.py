@@ -23,11 +23,10 @@ import requests
 import uvloop
 
 from bench.processes import allow_descriptors
+from bench.programs import ModelServer
 from bench.speed.framing import message
 from bench.streams.answers import WIRES, Wire
 from bench.streams.script import Script
-from tests.servers import Child, python
-from tests.waiting import eventually
 
 __all__ = ["Call", "StreamUpstream"]
 
@@ -210,31 +209,18 @@ class _Connection(asyncio.Protocol):
         self._transport.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
 
-class StreamUpstream:
-    """The upstream as a process of its own, which logs to a file in ``folder``."""
+class StreamUpstream(ModelServer):
+    """The upstream as a process of its own."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._log = folder / f"upstream-{port}.log"
-        self._child = Child(python("-m", "bench.streams.upstream", str(port)), self._log)
+        super().__init__("bench.streams.upstream", folder, port)
         self._http = requests.Session()
         self._http.trust_env = False
-
-    @property
-    def pid(self) -> int:
-        """The process whose CPU is the upstream's."""
-        return self._child.pid
-
-    def start(self) -> StreamUpstream:
-        """Start it and wait until it listens. Raises ``AssertionError`` if it does not."""
-        self._child.start()
-        eventually(lambda: "listens" in self._child.output(), within_s=20, what="upstream listens")
-        return self
 
     def stop(self) -> None:
         """End it, and show what it had to say of its own faults."""
         self._http.close()
-        self._child.stop()
+        super().stop()
         assert "Traceback" not in self._child.output(), self._child.output()[-2000:]
 
     def pieces(self) -> int:
