@@ -158,12 +158,12 @@ def _middle(asking: Asking) -> str:
 
 def build(transcript: Transcript) -> None:
     """What is asked."""
-    transcript.step("an evaluation, not streamed")(_chat)
-    transcript.step("the same, streamed")(_stream)
-    transcript.step("tools, streamed, and their answer", scripted=True)(_tools)
-    transcript.step("a JSON Schema, streamed")(_json)
-    transcript.step("an upstream error before the first piece", scripted=True)(_before)
-    transcript.step("an upstream error in mid-stream", scripted=True)(_middle)
+    transcript.step("an evaluation, not streamed", _chat)
+    transcript.step("the same, streamed", _stream)
+    transcript.step("tools, streamed, and their answer", _tools, scripted=True)
+    transcript.step("a JSON Schema, streamed", _json)
+    transcript.step("an upstream error before the first piece", _before, scripted=True)
+    transcript.step("an upstream error in mid-stream", _middle, scripted=True)
 
 
 if __name__ == "__main__":

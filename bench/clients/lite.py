@@ -124,14 +124,14 @@ def _middle(asking: Asking) -> str:
 def build(transcript: Transcript) -> None:
     """What is asked."""
     litellm.suppress_debug_info = True
-    transcript.step("chat")(_chat)
-    transcript.step("stream, with usage")(_stream)
-    transcript.step("streams of acompletion")(_asynchronous)
-    transcript.step("tools, streamed, and their answer", scripted=True)(_tools)
-    transcript.step("JSON mode, streamed", scripted=True)(_json)
-    transcript.step("a request that is refused")(_refused)
-    transcript.step("an upstream error before the first piece", scripted=True)(_before)
-    transcript.step("an upstream error in mid-stream", scripted=True)(_middle)
+    transcript.step("chat", _chat)
+    transcript.step("stream, with usage", _stream)
+    transcript.step("streams of acompletion", _asynchronous)
+    transcript.step("tools, streamed, and their answer", _tools, scripted=True)
+    transcript.step("JSON mode, streamed", _json, scripted=True)
+    transcript.step("a request that is refused", _refused)
+    transcript.step("an upstream error before the first piece", _before, scripted=True)
+    transcript.step("an upstream error in mid-stream", _middle, scripted=True)
 
 
 if __name__ == "__main__":

@@ -102,12 +102,12 @@ def _middle(asking: Asking) -> str:
 
 def build(transcript: Transcript) -> None:
     """What is asked."""
-    transcript.step("stream")(_stream)
-    transcript.step("left, and resumed with the same key")(_resume)
-    transcript.step("tools, streamed", scripted=True)(_tools)
-    transcript.step("JSON mode, streamed", scripted=True)(_json)
-    transcript.step("an upstream error before the first piece", scripted=True)(_before)
-    transcript.step("an upstream error in mid-stream", scripted=True)(_middle)
+    transcript.step("stream", _stream)
+    transcript.step("left, and resumed with the same key", _resume)
+    transcript.step("tools, streamed", _tools, scripted=True)
+    transcript.step("JSON mode, streamed", _json, scripted=True)
+    transcript.step("an upstream error before the first piece", _before, scripted=True)
+    transcript.step("an upstream error in mid-stream", _middle, scripted=True)
 
 
 if __name__ == "__main__":

@@ -73,16 +73,9 @@ class Transcript:
     failed: int = 0
     _steps: list[tuple[str, Callable[[Asking], str], bool]] = field(default_factory=list)
 
-    def step(
-        self, name: str, *, scripted: bool = False
-    ) -> Callable[[Callable[[Asking], str]], Callable[[Asking], str]]:
+    def step(self, name: str, run: Callable[[Asking], str], *, scripted: bool = False) -> None:
         """Take a function as a step; a ``scripted`` one is left out with a real model."""
-
-        def take(run: Callable[[Asking], str]) -> Callable[[Asking], str]:
-            self._steps.append((name, run, scripted))
-            return run
-
-        return take
+        self._steps.append((name, run, scripted))
 
     def run(self) -> int:
         """All steps; the exit code."""
